@@ -1,0 +1,213 @@
+"""Reads a plain mapping (from YAML or JSON) into frozen dataclasses and reports every flaw at once.
+
+The types are ordinary dataclasses; bounds and help stand on the field as `msgspec.Meta`. msgspec checks the leaves;
+the walk here adds what it does not have: all errors instead of the first, unknown keys refused, and a did-you-mean.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import math
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+import msgspec
+from msgspec import Meta
+
+T = TypeVar("T")
+Path = tuple[Union[str, int], ...]
+
+_AT = re.compile(r" - at `\$?(.*)`$", re.DOTALL)
+_INDEX = re.compile(r"\[(\d+)\]|\.?([^.\[\]]+)")
+
+
+@dataclass(frozen=True)
+class Flaw:
+    """One thing wrong in the input: where (keys and indices from the root) and what, with what is allowed."""
+
+    path: Path
+    message: str
+
+    @property
+    def field(self) -> str:
+        """The place as one word, `mqtt.port` or `values[3][0]`."""
+        return field_name(self.path)
+
+
+class Flaws(ValueError):
+    """Everything that is wrong with one input."""
+
+    def __init__(self, flaws: list[Flaw]):
+        self.flaws = flaws
+        super().__init__("; ".join(f"{f.field}: {f.message}" if f.path else f.message for f in flaws))
+
+
+class Bad(ValueError):
+    """Raised by a dataclass's `__post_init__` to blame one of its own fields."""
+
+    def __init__(self, field: str, message: str):
+        self.field = field
+        super().__init__(message)
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """Marks a field whose plain form (a string such as `500ms`) is turned into its value by `parse`."""
+
+    parse: Callable[[Any], Any]
+
+
+def field_name(path: Path) -> str:
+    """`("values", 3, 0)` -> `values[3][0]`."""
+    out = ""
+    for part in path:
+        out += f"[{part}]" if isinstance(part, int) else f".{part}" if out else str(part)
+    return out
+
+
+def read(value: Any, type_: type[T]) -> T:
+    """`value` as `type_`, or `Flaws` with every error in it."""
+    flaws: list[Flaw] = []
+    out = _read(value, type_, (), flaws)
+    if flaws:
+        raise Flaws(flaws)
+    return typing.cast(T, out)
+
+
+def did_you_mean(word: str, known: typing.Iterable[str]) -> str:
+    """`, did you mean 'port'?` where one of the known words is near, else the list of them if it is short."""
+    known = sorted(known)
+    near = difflib.get_close_matches(str(word), known, n=1, cutoff=0.6)
+    if near:
+        return f", did you mean '{near[0]}'?"
+    return f"; known here: {', '.join(known)}" if 0 < len(known) <= 20 else ""
+
+
+_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|min|h|d)?\s*$")
+_SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
+
+
+def seconds(value: Any) -> float:
+    """`500ms`, `1s`, `5min`, `2h`, `7d` or a plain number of seconds -> seconds."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0:
+        return float(value)
+    match = _DURATION.match(value) if isinstance(value, str) else None
+    if not match:
+        raise ValueError(f"expected a duration such as 500ms, 1s, 5min, 2h or 7d, found {show(value)}")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+Duration = Annotated[
+    float,
+    Parsed(seconds),
+    Meta(extra_json_schema={"type": ["string", "number"], "pattern": _DURATION.pattern, "examples": ["500ms", "1s"]}),
+]
+
+
+def show(value: Any) -> str:
+    """A value for an error message: short, whatever it is."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+@functools.lru_cache(maxsize=None)
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls, include_extras=True)
+
+
+def _read(value: Any, type_: Any, path: Path, flaws: list[Flaw]) -> Any:
+    bare, parsed = _strip(type_)
+    if parsed is not None:
+        try:
+            return parsed.parse(value)
+        except ValueError as e:
+            flaws.append(Flaw(path, str(e)))
+            return None
+    origin, args = get_origin(bare), get_args(bare)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        rest = [a for a in args if a is not type(None)]
+        if len(rest) == 1 and _has_dataclass(rest[0]):
+            return _read(value, rest[0], path, flaws)
+    if dataclasses.is_dataclass(bare):
+        return _read_dataclass(value, typing.cast(type, bare), path, flaws)
+    if origin is dict and _has_dataclass(args[1]):
+        if not isinstance(value, Mapping):
+            flaws.append(Flaw(path, f"expected a mapping of names, found {show(value)}"))
+            return None
+        return {str(k): _read(v, args[1], (*path, str(k)), flaws) for k, v in value.items()}
+    if origin in (list, tuple) and args and _has_dataclass(args[0]):
+        if not isinstance(value, (list, tuple)):
+            flaws.append(Flaw(path, f"expected a list, found {show(value)}"))
+            return None
+        items = [_read(v, args[0], (*path, i), flaws) for i, v in enumerate(value)]
+        return tuple(items) if origin is tuple else items
+    return _leaf(value, type_, path, flaws)
+
+
+def _read_dataclass(value: Any, cls: type, path: Path, flaws: list[Flaw]) -> Any:
+    if not isinstance(value, Mapping):
+        flaws.append(Flaw(path, f"expected a mapping with {_keys(cls)}, found {show(value)}"))
+        return None
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    before = len(flaws)
+    for key in value:
+        if key not in fields:
+            flaws.append(Flaw((*path, str(key)), f"unknown field '{key}'{did_you_mean(key, fields)}"))
+    given: dict[str, Any] = {}
+    for name, f in fields.items():
+        if name in value:
+            given[name] = _read(value[name], _hints(cls)[name], (*path, name), flaws)
+        elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            flaws.append(Flaw((*path, name), f"required field '{name}' is missing"))
+    if len(flaws) > before:
+        return None
+    try:
+        return cls(**given)
+    except Bad as e:
+        flaws.append(Flaw((*path, *e.field.split(".")) if e.field else path, str(e)))
+    except ValueError as e:
+        flaws.append(Flaw(path, str(e)))
+    return None
+
+
+def _leaf(value: Any, type_: Any, path: Path, flaws: list[Flaw]) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        flaws.append(Flaw(path, f"expected a finite number, found {value}"))
+        return None
+    try:
+        return msgspec.convert(value, type_)
+    except msgspec.ValidationError as e:
+        text, where = str(e), path
+        if match := _AT.search(text):
+            text = text[: match.start()]
+            where = (*path, *(int(i) if i else k for i, k in _INDEX.findall(match[1])))
+        found = "" if "got" in text else f", found {show(value)}"
+        flaws.append(Flaw(where, text[0].lower() + text[1:] + found))
+        return None
+
+
+def _strip(type_: Any) -> tuple[Any, Parsed | None]:
+    """The type under `Annotated`, and its `Parsed` mark where it has one."""
+    if get_origin(type_) is Annotated:
+        mark = next((m for m in type_.__metadata__ if isinstance(m, Parsed)), None)
+        return type_.__origin__, mark
+    return type_, None
+
+
+@functools.lru_cache(maxsize=None)
+def _has_dataclass(type_: Any) -> bool:
+    """Whether the walk has to go into this type itself: a dataclass or a `Parsed` mark somewhere inside."""
+    bare, parsed = _strip(type_)
+    return parsed is not None or dataclasses.is_dataclass(bare) or any(map(_has_dataclass, get_args(bare)))
+
+
+def _keys(cls: type) -> str:
+    return ", ".join(f.name for f in dataclasses.fields(cls))

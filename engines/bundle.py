@@ -1,0 +1,130 @@
+"""A model as shipped: a folder with `model.yaml`, its ONNX files and `SHA256SUMS`. Opens no network itself.
+
+BundleError    the folder is not a bundle, or not the one that its sums describe
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from msgspec import Meta
+
+from ..config import typed
+
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+
+
+class BundleError(ValueError):
+    """What is wrong with a bundle, where, and what to do."""
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """One way to run a bundle: variant, sampler, steps, batch; with the quality that was measured there."""
+
+    variant: str = "fp32"
+    sampler: str = "dpmpp_2m"
+    steps: Annotated[int, Meta(ge=1, le=1000)] = 8
+    batch: Annotated[int, Meta(ge=1, le=1024)] = 1
+    quality: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`model.yaml`. `geometry` is the kind's own section (window or region of interest) and read by the kind."""
+
+    name: Name
+    version: Annotated[str, Meta(pattern=r"^\d+\.\d+\.\d+([.-][0-9A-Za-z.-]+)?$")]
+    kind: Name
+    licence: str
+    training: dict[str, Any]
+    prediction: Literal["eps", "v", "x0"]
+    schedule: str
+    variants: dict[str, dict[str, str]]
+    operating_points: tuple[OperatingPoint, ...]
+    schedule_args: dict[str, float] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    geometry: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.operating_points:
+            raise typed.Bad("operating_points", "expected at least one; the first is the default")
+        for i, point in enumerate(self.operating_points):
+            if point.variant not in self.variants:
+                known = ", ".join(self.variants)
+                raise typed.Bad("operating_points", f"point {i} names variant '{point.variant}'; known: {known}")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A folder and what it says of itself; `sha256` is the hash of its SHA256SUMS and so of everything in it."""
+
+    folder: Path
+    manifest: Manifest
+    sums: dict[str, str]
+    sha256: str
+
+    def file(self, name: str) -> Path:
+        """The path of a file of the bundle; it must be listed in SHA256SUMS."""
+        if name not in self.sums:
+            raise BundleError(f"{self.folder}: {name} is not listed in SHA256SUMS")
+        return self.folder / name
+
+    def verify(self) -> None:
+        """Every listed file against its sum; `BundleError` names the first that differs."""
+        for name, want in self.sums.items():
+            try:
+                have = hashlib.sha256((self.folder / name).read_bytes()).hexdigest()
+            except OSError as e:
+                raise BundleError(f"{self.folder / name}: {e.strerror}; install the model again") from e
+            if have != want:
+                raise BundleError(f"{self.folder / name}: damaged (sha256 {have[:12]}..., expected {want[:12]}...)")
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """The bundle in `folder`, its manifest checked and its sums read, its files not yet verified."""
+    try:
+        sums_text = (folder / "SHA256SUMS").read_text("ascii")
+        manifest_bytes = (folder / "model.yaml").read_bytes()
+    except (OSError, UnicodeDecodeError) as e:
+        raise BundleError(f"{folder}: not a model bundle: {e}") from e
+    sums = {}
+    for line in sums_text.splitlines():
+        digest, _, name = line.partition("  ")
+        if len(digest) != 64 or not name or "/" in name or name.startswith("."):
+            raise BundleError(f"{folder / 'SHA256SUMS'}: expected lines of 'sha256  file', found {line!r}")
+        sums[name] = digest
+    if sums.get("model.yaml") != hashlib.sha256(manifest_bytes).hexdigest():
+        raise BundleError(f"{folder / 'model.yaml'}: differs from its sum in SHA256SUMS; install the model again")
+    try:
+        manifest = typed.read(yaml.safe_load(manifest_bytes), Manifest)
+    except (yaml.YAMLError, typed.Flaws) as e:
+        raise BundleError(f"{folder / 'model.yaml'}: {e}") from e
+    return Bundle(folder, manifest, sums, hashlib.sha256(sums_text.encode()).hexdigest())
+
+
+def write_sums(folder: Path) -> None:
+    """Makes SHA256SUMS over every file in `folder`; the last thing done when a bundle is made."""
+    names = sorted(p.name for p in folder.iterdir() if p.is_file() and p.name != "SHA256SUMS")
+    lines = [f"{hashlib.sha256((folder / n).read_bytes()).hexdigest()}  {n}\n" for n in names]
+    (folder / "SHA256SUMS").write_text("".join(lines), "ascii")
+
+
+def find_bundles(*folders: Path) -> tuple[list[Bundle], list[str]]:
+    """Every bundle in these folders (in name order, later folders after earlier), and why each other folder is not one."""
+    good, bad = [], []
+    for folder in folders:
+        for sub in sorted(p for p in folder.glob("*") if p.is_dir()):
+            try:
+                good.append(read_bundle(sub))
+            except BundleError as e:
+                bad.append(str(e))
+    return good, bad
+
+
+SHIPPED = Path(__file__).resolve().parent.parent / "models"
+"""Where the bundles that come with the package lie."""

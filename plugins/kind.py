@@ -1,0 +1,141 @@
+"""What a job kind is: a request in, denoising problems through the engine, artifacts out. Knows no MQTT, spool or governor.
+
+A kind is one object behind an entry point of the group `denoised.kinds`; ours are listed in setup.py beside anyone's.
+Its module is imported by the supervisor too, so it must import neither numpy nor cv2 at the top: `check` runs in the
+supervisor, `work` in the worker, and `work` imports what it needs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..config.refusal import Refusal
+from ..config.typed import did_you_mean
+from ..engines.bundle import Bundle, OperatingPoint
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..engines.engine import Engine
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One run of the denoising loop.
+
+    x: unit noise (B, ...), float32, the start of the trajectory (coloured by the kind if it likes). cond: the denoiser
+    network's inputs beside `x` and `t`, constant over the steps. items: which of the job's items the B rows belong to.
+    """
+
+    x: np.ndarray
+    cond: Mapping[str, np.ndarray]
+    items: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file that `work` left in the job's folder."""
+
+    name: str
+    media_type: str
+    role: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job ends in: files in its folder, and the `output` object of the result."""
+
+    artifacts: tuple[Artifact, ...]
+    output: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Site:
+    """What this gateway offers, for `check`: input folders, cameras by name, models by kind (the default first)."""
+
+    folders: tuple[Path, ...] = ()
+    cameras: frozenset[str] = frozenset()
+    models: Mapping[str, tuple[Bundle, ...]] = field(default_factory=dict)
+
+    def model(self, kind: str, wanted: str | None) -> Bundle:
+        """The named model of this kind, or the default one; refused as `unknown-model`."""
+        models = self.models.get(kind, ())
+        if not models:
+            raise Refusal("unknown-model", f"no model for {kind} is installed here; see 'denoised models list'")
+        for bundle in models:
+            if wanted in (None, bundle.manifest.name):
+                return bundle
+        names = [b.manifest.name for b in models]
+        raise Refusal("unknown-model", f"no model '{wanted}' for {kind}{did_you_mean(str(wanted), names)}", "params.model")
+
+    def camera(self, name: str, field: str) -> None:
+        """Refused as `unknown-input` where the config has no such camera."""
+        if name not in self.cameras:
+            raise Refusal("unknown-input", f"no camera '{name}' in the config{did_you_mean(name, self.cameras)}", field)
+
+    def input_path(self, path: str, field: str) -> Path:
+        """An existing file inside the input folders, links resolved; anything else is refused as `unknown-input`."""
+        allowed = ", ".join(map(str, self.folders)) or "none configured"
+        if "\0" in path:
+            raise Refusal("unknown-input", "a path cannot hold a NUL character", field)
+        for folder in self.folders:
+            real = Path(os.path.realpath(folder / path))
+            if real.is_relative_to(os.path.realpath(folder)):
+                if not real.is_file():
+                    continue
+                return real
+        raise Refusal("unknown-input", f"no file '{path[:200]}' inside the input folders ({allowed})", field)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What `work` is given in the worker, beside the params.
+
+    folder: where artifacts go, empty at the start. inputs: the site again, for paths. frame: the picture that the camera
+    took for this job, where the params name one. network(name) opens a network of the bundle's variant.
+    origin: the provenance facts that hold for the whole job (gateway, job, model, version, sha256, operating point).
+    """
+
+    id: str
+    seed: int
+    folder: Path
+    bundle: Bundle
+    point: OperatingPoint
+    network: Callable[[str], Engine]
+    site: Site
+    frame: Path | None = None
+    origin: Mapping[str, str] = field(default_factory=dict)
+
+
+class JobKind(Protocol):
+    """A type of job. Stateless: everything about one job comes in as arguments."""
+
+    name: str
+    params: type
+    """A frozen dataclass; unknown fields are refused before `check` is called."""
+
+    def check(self, params: Any, site: Site) -> int:
+        """Refuses what can be refused without opening pictures or networks (`Refusal`); returns the number of items."""
+
+    def camera(self, params: Any) -> str | None:
+        """The camera whose frame this job wants, or None."""
+
+    def work(self, params: Any, task: Task) -> Generator[Problem, np.ndarray, Outcome]:
+        """Yields denoising problems, is sent each one's result (same shape as x, float32), returns the outcome.
+
+        Must be a function of params and task alone: a resumed job is played again with the results it already has.
+        Bad input found here is raised as `Refusal` with code `input`, `too-large` or `unknown-input`.
+        """
+
+
+def load_kinds() -> dict[str, JobKind]:
+    """Every installed kind by name, ours and anyone's."""
+    kinds: dict[str, JobKind] = {}
+    for point in sorted(entry_points(group="denoised.kinds"), key=lambda p: p.name):
+        kinds[point.name] = point.load()
+    return kinds

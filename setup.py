@@ -1,0 +1,38 @@
+"""The repository root is the package: `daemon/spool.py` is `denoised.daemon.spool`."""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+FOLDERS = ["", "config", "engines", "plugins", "plugins.defect_synthesis", "plugins.sensor_imputation"]
+FOLDERS += ["daemon", "daemon.core", "daemon.cli", "training"]
+
+setup(
+    name="denoised",
+    version=re.search(r'__version__ = "(.+?)"', (HERE / "__init__.py").read_text())[1],
+    description="Diffusion jobs on industrial gateways, over MQTT",
+    long_description=(HERE / "README.md").read_text() if (HERE / "README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    package_dir={"denoised": "."},
+    packages=[".".join(filter(None, ["denoised", f])) for f in FOLDERS],
+    package_data={"denoised": ["models/*/*"], "denoised.config": ["*.yaml"]},
+    install_requires=["msgspec>=0.18.6", "numpy>=1.26", "opencv-python-headless>=4.9", "paho-mqtt>=2.0", "pyyaml>=6.0"],
+    extras_require={
+        "onnx": ["onnxruntime>=1.17"],
+        "tensorrt": ["tensorrt>=10.3", "pycuda>=2024.1"],
+        "systemd": ["systemd-python>=235"],
+        "demo": ["amqtt>=0.11"],
+        "train": ["torch>=2.2", "onnx>=1.16"],
+    },
+    entry_points={
+        "console_scripts": ["denoised = denoised.daemon.cli.main:main"],
+        "denoised.kinds": [
+            "defect-synthesis = denoised.plugins.defect_synthesis.kind:KIND",
+            "sensor-imputation = denoised.plugins.sensor_imputation.kind:KIND",
+        ],
+    },
+)
