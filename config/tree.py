@@ -1,0 +1,269 @@
+"""The whole configuration as one tree of frozen dataclasses: type, default, bound and help stand on the field.
+
+A new option is one field here; the YAML reader, `denoised check` and `denoised schema` follow by themselves.
+Sections arrive with their feature. Defaults make the smallest file `{}` valid.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from .typed import Bad, Duration
+
+Port = Annotated[int, Meta(ge=1, le=65535, description="TCP port of the broker")]
+TopicName = Annotated[str, Meta(min_length=1, max_length=1024, pattern=r"^[^+#\x00]+$", description="topic, no wildcards")]
+TopicFilter = Annotated[str, Meta(min_length=1, max_length=1024, description="topic, + and # allowed")]
+Word = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+def _host_name() -> str:
+    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in socket.gethostname())
+    return name.strip("._-")[:64] or "gateway"
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """Who this gateway is."""
+
+    id: Annotated[Word, Meta(description="name of this gateway on the bus; default: the host name")] = field(
+        default_factory=_host_name
+    )
+
+
+@dataclass(frozen=True)
+class Tls:
+    """TLS to the broker: on as soon as `ca` is given."""
+
+    ca: Annotated[str | None, Meta(description="file of the certificate authority to trust")] = None
+    cert: Annotated[str | None, Meta(description="client certificate file (mutual TLS)")] = None
+    key: Annotated[str | None, Meta(description="client key file (mutual TLS)")] = None
+
+    def __post_init__(self) -> None:
+        if (self.cert is None) != (self.key is None):
+            raise Bad("cert" if self.cert is None else "key", "cert and key belong together: give both or none")
+        if self.cert and not self.ca:
+            raise Bad("ca", "a client certificate needs 'ca' as well")
+
+
+@dataclass(frozen=True)
+class Mqtt:
+    """The plant's bus."""
+
+    host: Annotated[str, Meta(min_length=1, description="broker's host name or address")] = "127.0.0.1"
+    port: Port = 1883
+    protocol: Annotated[Literal[5, "5", "3.1.1"], Meta(description="MQTT version: 5 or 3.1.1")] = 5
+    base_topic: Annotated[TopicName | None, Meta(description="base of our own topics; default denoised/<gateway.id>")] = None
+    client_id: Annotated[Word | None, Meta(description="MQTT client id; default <gateway.id>-jobs")] = None
+    username: Annotated[str | None, Meta(description="user at the broker")] = None
+    password_file: Annotated[str | None, Meta(description="file that holds the password, never the password itself")] = None
+    keepalive: Annotated[Duration, Meta(description="longest silence before the broker is asked for a sign of life")] = 30.0
+    session_expiry: Annotated[
+        Duration, Meta(description="how long the broker keeps requests for us while we are away (MQTT 5)")
+    ] = 3600.0
+    max_payload: Annotated[
+        int, Meta(ge=1024, le=268435455, description="largest request taken, in bytes; larger ones are refused as too-large")
+    ] = 16_000_000
+    tls: Tls = field(default_factory=Tls)
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """Where results lie as files."""
+
+    dir: Annotated[str | None, Meta(description="folder of artifacts; default <state_dir>/artifacts")] = None
+    quota_mb: Annotated[int, Meta(ge=1, description="most space that artifacts may take, oldest go first")] = 2048
+    keep_days: Annotated[float, Meta(gt=0, description="days that artifacts are kept")] = 7
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What requests may read."""
+
+    folders: Annotated[
+        tuple[str, ...] | None, Meta(description="folders that request paths are resolved in; default [<state_dir>/inputs]")
+    ] = None
+    max_megapixels: Annotated[float, Meta(gt=0, le=1000, description="largest picture taken, in millions of pixels")] = 64
+
+
+@dataclass(frozen=True)
+class Models:
+    """Model bundles beside those shipped with the package."""
+
+    dir: Annotated[str | None, Meta(description="folder of installed bundles; default <state_dir>/models")] = None
+    require_signature: Annotated[bool, Meta(description="load installed bundles only if a trusted key signed them")] = True
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What runs the networks."""
+
+    backend: Annotated[Literal["onnxruntime"], Meta(description="library that runs the networks")] = "onnxruntime"
+    threads: Annotated[
+        int | Literal["auto"], Meta(description="threads of one network call; auto: the cores we may use, less one")
+    ] = "auto"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.threads, int) and not 1 <= self.threads <= 256:
+            raise Bad("threads", f"expected 1 to 256 or auto, found {self.threads}")
+
+
+@dataclass(frozen=True)
+class Board:
+    """The machine we run on."""
+
+    kind: Annotated[Literal["auto", "generic"], Meta(description="board family; auto: find out")] = "auto"
+    sysfs_root: Annotated[str, Meta(description="where the kernel's /sys lies")] = "/sys"
+
+
+@dataclass(frozen=True)
+class Telemetry:
+    """What is said on <base>/telemetry."""
+
+    period: Annotated[Duration, Meta(description="time between two telemetry messages")] = 1.0
+
+
+@dataclass(frozen=True)
+class Queue:
+    """Jobs that wait."""
+
+    max_jobs: Annotated[int, Meta(ge=1, le=1_000_000, description="most jobs that may wait; more are refused as overloaded")] = (
+        1000
+    )
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Anything OpenCV opens."""
+
+    source: Annotated[
+        str, Meta(min_length=1, description="device (/dev/video0), URL, GStreamer pipeline, picture, video file or folder of frames")
+    ]
+    max_age: Annotated[Duration, Meta(description="oldest frame that may be used; an older one fails the job")] = 5.0
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A condition on the payload of a trigger: the value at `field` equals `equals`."""
+
+    field: Annotated[str, Meta(min_length=1, description="field path in the payload, such as part.ok or results[0].code")]
+    equals: Annotated[str | float | bool | None, Meta(description="the value that fires the trigger")]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A short answer that a PLC can read, published when the job ends."""
+
+    topic: TopicName
+    form: Annotated[
+        Literal["json", "number"],
+        Meta(description="json: {id, ok, count, run_ms}; number: the count of items made, 0 where the job failed"),
+    ] = "json"
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """A plant topic bound to a job."""
+
+    topic: TopicFilter
+    kind: Annotated[Word, Meta(description="job kind, such as defect-synthesis")]
+    params: Annotated[
+        dict[str, Any], Meta(description="the job's params; a text '$.a.b' is replaced by the payload's field a.b")
+    ] = field(default_factory=dict)
+    when: Condition | None = None
+    id: Annotated[str | None, Meta(description="job id, usually a field path such as $.part_id; made up where absent")] = None
+    priority: Annotated[int, Meta(ge=0, le=9, description="0 to 9, higher first")] = 4
+    deadline: Annotated[Duration | None, Meta(description="time from the trigger after which the job is not worth doing")] = None
+    deliver: Annotated[Literal["file", "mqtt"], Meta(description="artifacts as files, or as messages as well")] = "file"
+    reply: Reply | None = None
+
+
+@dataclass(frozen=True)
+class Tag:
+    """One sensor of a group."""
+
+    topic: TopicName
+    field: Annotated[str | None, Meta(description="field path of the value in a JSON payload; absent: the payload is the number")] = (
+        None
+    )
+    low: Annotated[float | None, Meta(description="smallest plausible value; less is a gap")] = None
+    high: Annotated[float | None, Meta(description="largest plausible value; more is a gap")] = None
+    stuck_after: Annotated[
+        int | None, Meta(ge=2, description="this many equal samples in a row are a gap; absent: never stuck")
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise Bad("low", f"low ({self.low}) must be less than high ({self.high})")
+
+
+@dataclass(frozen=True)
+class SensorGroup:
+    """Sensors that are watched and repaired together."""
+
+    tags: dict[str, Tag]
+    period: Annotated[Duration, Meta(description="sample period of the group")] = 1.0
+    model: Annotated[Word | None, Meta(description="model bundle; default: the first sensor-imputation model")] = None
+    window: Annotated[int, Meta(ge=8, le=4096, description="samples kept and looked at, the oldest forgotten")] = 192
+    max_latency: Annotated[
+        Duration, Meta(description="an imputed sample is published at most this long after the measurement was due")
+    ] = 1.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.tags) <= 256:
+            raise Bad("tags", f"expected 1 to 256 tags, found {len(self.tags)}")
+        if self.period < 0.01:
+            raise Bad("period", f"expected at least 10ms, found {self.period:g} s")
+
+
+@dataclass(frozen=True)
+class Config:
+    """The configuration of one gateway."""
+
+    gateway: Gateway = field(default_factory=Gateway)
+    mqtt: Mqtt = field(default_factory=Mqtt)
+    state_dir: Annotated[str, Meta(description="spool, models, calibration; the only place written in normal work")] = (
+        "/var/lib/denoised"
+    )
+    cache_dir: Annotated[str, Meta(description="what can be made again")] = "/var/cache/denoised"
+    run_dir: Annotated[str, Meta(description="sockets")] = "/run/denoised"
+    artifacts: Artifacts = field(default_factory=Artifacts)
+    inputs: Inputs = field(default_factory=Inputs)
+    models: Models = field(default_factory=Models)
+    engine: Engine = field(default_factory=Engine)
+    board: Board = field(default_factory=Board)
+    telemetry: Telemetry = field(default_factory=Telemetry)
+    queue: Queue = field(default_factory=Queue)
+    cameras: dict[str, Camera] = field(default_factory=dict)
+    triggers: dict[str, Trigger] = field(default_factory=dict)
+    sensors: dict[str, SensorGroup] = field(default_factory=dict)
+
+    @property
+    def base(self) -> str:
+        """The base of our own topics."""
+        return self.mqtt.base_topic or f"denoised/{self.gateway.id}"
+
+    @property
+    def client_id(self) -> str:
+        """Who we are at the broker."""
+        return self.mqtt.client_id or f"{self.gateway.id}-jobs"
+
+    @property
+    def artifacts_dir(self) -> Path:
+        """Where artifacts lie, one folder per job."""
+        return Path(self.artifacts.dir or f"{self.state_dir}/artifacts")
+
+    @property
+    def models_dir(self) -> Path:
+        """Where installed bundles lie."""
+        return Path(self.models.dir or f"{self.state_dir}/models")
+
+    @property
+    def input_folders(self) -> tuple[Path, ...]:
+        """Where request paths are resolved."""
+        folders = self.inputs.folders
+        return tuple(Path(f) for f in ((f"{self.state_dir}/inputs",) if folders is None else folders))
