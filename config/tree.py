@@ -193,7 +193,7 @@ class Tag:
     low: Annotated[float | None, Meta(description="smallest plausible value; less is a gap")] = None
     high: Annotated[float | None, Meta(description="largest plausible value; more is a gap")] = None
     stuck_after: Annotated[
-        int | None, Meta(ge=2, description="this many equal samples in a row are a gap; absent: never stuck")
+        Annotated[int, Meta(ge=2)] | None, Meta(description="this many equal samples in a row are a gap; absent: never stuck")
     ] = None
 
     def __post_init__(self) -> None:
