@@ -7,11 +7,11 @@ from setuptools import setup
 
 HERE = Path(__file__).parent
 FOLDERS = ["", "config", "engines", "plugins", "plugins.defect_synthesis", "plugins.sensor_imputation"]
-FOLDERS += ["daemon", "daemon.core", "daemon.cli", "training"]
+FOLDERS += ["daemon", "daemon.core", "daemon.cli", "demo", "training"]
 
 setup(
     name="denoised",
-    version=re.search(r'__version__ = "(.+?)"', (HERE / "__init__.py").read_text())[1],
+    version=re.findall(r'__version__ = "(.+?)"', (HERE / "__init__.py").read_text())[0],
     description="Diffusion jobs on industrial gateways, over MQTT",
     long_description=(HERE / "README.md").read_text() if (HERE / "README.md").exists() else "",
     long_description_content_type="text/markdown",
@@ -26,6 +26,7 @@ setup(
         "tensorrt": ["tensorrt>=10.3", "pycuda>=2024.1"],
         "systemd": ["systemd-python>=235"],
         "demo": ["amqtt>=0.11"],
+        "dev": ["hypothesis", "mypy", "onnx>=1.16", "pytest>=8", "ruff", "setuptools>=61", "types-PyYAML", "types-setuptools"],
         "train": ["torch>=2.2", "onnx>=1.16"],
     },
     entry_points={

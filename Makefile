@@ -1,0 +1,39 @@
+# `make demo` and `make test` set up everything they need in .venv; both are quick when run again.
+# PYTHON=python3.12 chooses the interpreter, ARGS="..." goes to the demo or to pytest.
+PYTHON ?= python3
+export PYTHON
+BIN := .venv/bin
+
+.PHONY: help demo test lint types format clean
+help:
+	@echo 'make demo    the main job on this machine, about a minute (ARGS="--seconds 30 --out DIR")'
+	@echo 'make test    lint, types and all tests (ARGS="-k name" chooses tests)'
+	@echo 'make lint    ruff: rules and formatting'
+	@echo 'make types   mypy'
+	@echo 'make format  lets ruff format and mend what it can'
+	@echo 'make clean   removes .venv and everything built'
+
+demo:
+	@./setup.sh demo
+	$(BIN)/denoised demo $(ARGS)
+
+test: lint types
+	$(BIN)/python -m pytest $(ARGS)
+
+lint:
+	@./setup.sh test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types:
+	@./setup.sh test
+	MYPYPATH=.venv/types $(BIN)/mypy -p denoised
+
+format:
+	@./setup.sh test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache demo-out
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
