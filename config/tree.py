@@ -13,12 +13,48 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from .typed import Bad, Duration
+from .typed import Bad, Duration, Parsed, show
+
+PATH = "path"
+"""Marks a path of a file or folder; a relative one counts from the folder of the configuration file it stands in."""
+
+
+def topic_name(value: Any) -> str:
+    """A topic to publish to or of one sender."""
+    return _topic(value, "a topic", wildcards=False)
+
+
+def topic_filter(value: Any) -> str:
+    """A topic to subscribe to (MQTT 5, section 4.7.1)."""
+    return _topic(value, "a topic filter", wildcards=True)
+
+
+def _topic(value: Any, what: str, wildcards: bool) -> str:
+    if not isinstance(value, str) or not 1 <= len(value) <= 1024 or "\0" in value:
+        raise ValueError(f"expected {what} of 1 to 1024 characters such as plant/line1/photo, found {show(value)}")
+    if not wildcards and ("+" in value or "#" in value):
+        raise ValueError(f"expected {what} without + and #, found {show(value)}")
+    levels = value.split("/")
+    if "#" in "".join(levels[:-1]) or ("#" in levels[-1] and levels[-1] != "#"):
+        raise ValueError(f"'#' may stand only alone in the last level of {what}, found {show(value)}")
+    if any("+" in level and level != "+" for level in levels):
+        raise ValueError(f"'+' must stand alone in its level of {what}, found {show(value)}")
+    return value
+
+
+_WORD = "1 to 64 of A-Z a-z 0-9 . _ - that begin with a letter or digit"
 
 Port = Annotated[int, Meta(ge=1, le=65535, description="TCP port of the broker")]
-TopicName = Annotated[str, Meta(min_length=1, max_length=1024, pattern=r"^[^+#\x00]+$", description="topic, no wildcards")]
-TopicFilter = Annotated[str, Meta(min_length=1, max_length=1024, description="topic, + and # allowed")]
-Word = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+TopicName = Annotated[str, Parsed(topic_name), Meta(min_length=1, max_length=1024, pattern=r"^[^+#\x00]+$")]
+TopicFilter = Annotated[
+    str, Parsed(topic_filter), Meta(min_length=1, max_length=1024, pattern=r"^([^+#\x00/]*|\+)(/([^+#\x00/]*|\+))*(/#)?$|^#$")
+]
+TopicLevel = Annotated[
+    str,
+    Meta(pattern=r"^[^+#/\x00]{1,64}$", extra={"expected": "1 to 64 characters without / + #, as it becomes part of a topic"}),
+]
+Word = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", extra={"expected": _WORD})]
+FilePath = Annotated[str, PATH, Meta(min_length=1)]
 
 
 def _host_name() -> str:
@@ -39,9 +75,9 @@ class Gateway:
 class Tls:
     """TLS to the broker: on as soon as `ca` is given."""
 
-    ca: Annotated[str | None, Meta(description="file of the certificate authority to trust")] = None
-    cert: Annotated[str | None, Meta(description="client certificate file (mutual TLS)")] = None
-    key: Annotated[str | None, Meta(description="client key file (mutual TLS)")] = None
+    ca: Annotated[FilePath | None, Meta(description="file of the certificate authority to trust")] = None
+    cert: Annotated[FilePath | None, Meta(description="client certificate file (mutual TLS)")] = None
+    key: Annotated[FilePath | None, Meta(description="client key file (mutual TLS)")] = None
 
     def __post_init__(self) -> None:
         if (self.cert is None) != (self.key is None):
@@ -60,7 +96,9 @@ class Mqtt:
     base_topic: Annotated[TopicName | None, Meta(description="base of our own topics; default denoised/<gateway.id>")] = None
     client_id: Annotated[Word | None, Meta(description="MQTT client id; default <gateway.id>-jobs")] = None
     username: Annotated[str | None, Meta(description="user at the broker")] = None
-    password_file: Annotated[str | None, Meta(description="file that holds the password, never the password itself")] = None
+    password_file: Annotated[FilePath | None, Meta(description="file that holds the password, never the password itself")] = (
+        None
+    )
     keepalive: Annotated[Duration, Meta(description="longest silence before the broker is asked for a sign of life")] = 30.0
     session_expiry: Annotated[
         Duration, Meta(description="how long the broker keeps requests for us while we are away (MQTT 5)")
@@ -75,7 +113,7 @@ class Mqtt:
 class Artifacts:
     """Where results lie as files."""
 
-    dir: Annotated[str | None, Meta(description="folder of artifacts; default <state_dir>/artifacts")] = None
+    dir: Annotated[FilePath | None, Meta(description="folder of artifacts; default <state_dir>/artifacts")] = None
     quota_mb: Annotated[int, Meta(ge=1, description="most space that artifacts may take, oldest go first")] = 2048
     keep_days: Annotated[float, Meta(gt=0, description="days that artifacts are kept")] = 7
 
@@ -85,7 +123,8 @@ class Inputs:
     """What requests may read."""
 
     folders: Annotated[
-        tuple[str, ...] | None, Meta(description="folders that request paths are resolved in; default [<state_dir>/inputs]")
+        tuple[FilePath, ...] | None,
+        Meta(description="folders that request paths are resolved in; default [<state_dir>/inputs]"),
     ] = None
     max_megapixels: Annotated[float, Meta(gt=0, le=1000, description="largest picture taken, in millions of pixels")] = 64
 
@@ -94,7 +133,7 @@ class Inputs:
 class Models:
     """Model bundles beside those shipped with the package."""
 
-    dir: Annotated[str | None, Meta(description="folder of installed bundles; default <state_dir>/models")] = None
+    dir: Annotated[FilePath | None, Meta(description="folder of installed bundles; default <state_dir>/models")] = None
     require_signature: Annotated[bool, Meta(description="load installed bundles only if a trusted key signed them")] = True
 
 
@@ -117,7 +156,7 @@ class Board:
     """The machine we run on."""
 
     kind: Annotated[Literal["auto", "generic"], Meta(description="board family; auto: find out")] = "auto"
-    sysfs_root: Annotated[str, Meta(description="where the kernel's /sys lies")] = "/sys"
+    sysfs_root: Annotated[FilePath, Meta(description="where the kernel's /sys lies")] = "/sys"
 
 
 @dataclass(frozen=True)
@@ -131,9 +170,9 @@ class Telemetry:
 class Queue:
     """Jobs that wait."""
 
-    max_jobs: Annotated[int, Meta(ge=1, le=1_000_000, description="most jobs that may wait; more are refused as overloaded")] = (
-        1000
-    )
+    max_jobs: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="most jobs that may wait; more are refused as overloaded")
+    ] = 1000
 
 
 @dataclass(frozen=True)
@@ -141,7 +180,10 @@ class Camera:
     """Anything OpenCV opens."""
 
     source: Annotated[
-        str, Meta(min_length=1, description="device (/dev/video0), URL, GStreamer pipeline, picture, video file or folder of frames")
+        str,
+        Meta(
+            min_length=1, description="device (/dev/video0), URL, GStreamer pipeline, picture, video file or folder of frames"
+        ),
     ]
     max_age: Annotated[Duration, Meta(description="oldest frame that may be used; an older one fails the job")] = 5.0
 
@@ -177,7 +219,9 @@ class Trigger:
     when: Condition | None = None
     id: Annotated[str | None, Meta(description="job id, usually a field path such as $.part_id; made up where absent")] = None
     priority: Annotated[int, Meta(ge=0, le=9, description="0 to 9, higher first")] = 4
-    deadline: Annotated[Duration | None, Meta(description="time from the trigger after which the job is not worth doing")] = None
+    deadline: Annotated[Duration | None, Meta(description="time from the trigger after which the job is not worth doing")] = (
+        None
+    )
     deliver: Annotated[Literal["file", "mqtt"], Meta(description="artifacts as files, or as messages as well")] = "file"
     reply: Reply | None = None
 
@@ -187,9 +231,9 @@ class Tag:
     """One sensor of a group."""
 
     topic: TopicName
-    field: Annotated[str | None, Meta(description="field path of the value in a JSON payload; absent: the payload is the number")] = (
-        None
-    )
+    field: Annotated[
+        str | None, Meta(description="field path of the value in a JSON payload; absent: the payload is the number")
+    ] = None
     low: Annotated[float | None, Meta(description="smallest plausible value; less is a gap")] = None
     high: Annotated[float | None, Meta(description="largest plausible value; more is a gap")] = None
     stuck_after: Annotated[
@@ -205,7 +249,7 @@ class Tag:
 class SensorGroup:
     """Sensors that are watched and repaired together."""
 
-    tags: dict[str, Tag]
+    tags: dict[TopicLevel, Tag]
     period: Annotated[Duration, Meta(description="sample period of the group")] = 1.0
     model: Annotated[Word | None, Meta(description="model bundle; default: the first sensor-imputation model")] = None
     window: Annotated[int, Meta(ge=8, le=4096, description="samples kept and looked at, the oldest forgotten")] = 192
@@ -226,11 +270,11 @@ class Config:
 
     gateway: Gateway = field(default_factory=Gateway)
     mqtt: Mqtt = field(default_factory=Mqtt)
-    state_dir: Annotated[str, Meta(description="spool, models, calibration; the only place written in normal work")] = (
+    state_dir: Annotated[FilePath, Meta(description="spool, models, calibration; the only place written in normal work")] = (
         "/var/lib/denoised"
     )
-    cache_dir: Annotated[str, Meta(description="what can be made again")] = "/var/cache/denoised"
-    run_dir: Annotated[str, Meta(description="sockets")] = "/run/denoised"
+    cache_dir: Annotated[FilePath, Meta(description="what can be made again")] = "/var/cache/denoised"
+    run_dir: Annotated[FilePath, Meta(description="sockets")] = "/run/denoised"
     artifacts: Artifacts = field(default_factory=Artifacts)
     inputs: Inputs = field(default_factory=Inputs)
     models: Models = field(default_factory=Models)
@@ -240,7 +284,7 @@ class Config:
     queue: Queue = field(default_factory=Queue)
     cameras: dict[str, Camera] = field(default_factory=dict)
     triggers: dict[str, Trigger] = field(default_factory=dict)
-    sensors: dict[str, SensorGroup] = field(default_factory=dict)
+    sensors: dict[TopicLevel, SensorGroup] = field(default_factory=dict)
 
     @property
     def base(self) -> str:

@@ -15,7 +15,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import msgspec
 from msgspec import Meta
@@ -23,16 +23,17 @@ from msgspec import Meta
 T = TypeVar("T")
 Path = tuple[Union[str, int], ...]
 
-_AT = re.compile(r" - at `\$?(.*)`$", re.DOTALL)
-_INDEX = re.compile(r"\[(\d+)\]|\.?([^.\[\]]+)")
-
 
 @dataclass(frozen=True)
 class Flaw:
-    """One thing wrong in the input: where (keys and indices from the root) and what, with what is allowed."""
+    """One thing wrong in the input: where (keys and indices from the root) and what, with what is allowed.
+
+    at_key: the key itself is wrong, not what it leads to.
+    """
 
     path: Path
     message: str
+    at_key: bool = False
 
     @property
     def field(self) -> str:
@@ -54,6 +55,13 @@ class Bad(ValueError):
     def __init__(self, field: str, message: str):
         self.field = field
         super().__init__(message)
+
+
+class Secret(str):
+    """Text that was looked up outside the input: never shown, and read as a number where a number is wanted."""
+
+    def __repr__(self) -> str:
+        return "(not shown)"
 
 
 @dataclass(frozen=True)
@@ -116,7 +124,7 @@ def show(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls, include_extras=True)
 
@@ -142,6 +150,9 @@ def _read(value: Any, type_: Any, path: Path, flaws: list[Flaw]) -> Any:
         if not isinstance(value, Mapping):
             flaws.append(Flaw(path, f"expected a mapping of names, found {show(value)}"))
             return None
+        if args[0] is not str:
+            for k in value:
+                _leaf(str(k), args[0], (*path, str(k)), flaws, at_key=True)
         return {str(k): _read(v, args[1], (*path, str(k)), flaws) for k, v in value.items()}
     if origin in (list, tuple) and args and _has_dataclass(args[0]):
         if not isinstance(value, (list, tuple)):
@@ -160,7 +171,7 @@ def _read_dataclass(value: Any, cls: type, path: Path, flaws: list[Flaw]) -> Any
     before = len(flaws)
     for key in value:
         if key not in fields:
-            flaws.append(Flaw((*path, str(key)), f"unknown field '{key}'{did_you_mean(key, fields)}"))
+            flaws.append(Flaw((*path, str(key)), f"unknown field '{key}'{did_you_mean(key, fields)}", at_key=True))
     given: dict[str, Any] = {}
     for name, f in fields.items():
         if name in value:
@@ -178,20 +189,79 @@ def _read_dataclass(value: Any, cls: type, path: Path, flaws: list[Flaw]) -> Any
     return None
 
 
-def _leaf(value: Any, type_: Any, path: Path, flaws: list[Flaw]) -> Any:
+def _leaf(value: Any, type_: Any, path: Path, flaws: list[Flaw], at_key: bool = False) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
-        flaws.append(Flaw(path, f"expected a finite number, found {value}"))
+        flaws.append(Flaw(path, f"expected a finite number, found {value}", at_key))
         return None
     try:
-        return msgspec.convert(value, type_)
+        return msgspec.convert(value, type_, strict=not isinstance(value, Secret))
     except msgspec.ValidationError as e:
-        text, where = str(e), path
-        if match := _AT.search(text):
-            text = text[: match.start()]
-            where = (*path, *(int(i) if i else k for i, k in _INDEX.findall(match[1])))
-        found = "" if "got" in text else f", found {show(value)}"
-        flaws.append(Flaw(where, text[0].lower() + text[1:] + found))
+        if not _blame_items(value, type_, path, flaws):
+            flaws.append(Flaw(path, _in_words(str(e), value, type_), at_key))
         return None
+
+
+def _blame_items(value: Any, type_: Any, path: Path, flaws: list[Flaw]) -> bool:
+    """Whether a list or mapping is wrong in its items; msgspec names the first one only, and no key of a mapping."""
+    bare, args = _strip(type_)[0], get_args(_strip(type_)[0])
+    if get_origin(bare) in (Union, types.UnionType):
+        bare = next((a for a in (_strip(a)[0] for a in args) if get_origin(a) in (list, tuple, dict)), bare)
+        args = get_args(bare)
+    before = len(flaws)
+    if get_origin(bare) is dict and isinstance(value, Mapping):
+        for k, v in value.items():
+            _read(v, args[1], (*path, str(k)), flaws)
+    elif get_origin(bare) in (list, tuple) and isinstance(value, (list, tuple)) and (len(args) == 1 or args[-1] is ...):
+        for i, v in enumerate(value):
+            _read(v, args[0], (*path, i), flaws)
+    return len(flaws) > before
+
+
+_EXPECTED = re.compile(r"Expected (.+?)(, got .+)?$", re.DOTALL)
+_WORDS = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false", "null": "null"}
+_WORDS |= {"array": "a list", "object": "a mapping"}
+
+
+def _in_words(text: str, value: Any, type_: Any) -> str:
+    """msgspec's message as a technician would put it, with what was found."""
+    allowed = _literals(type_)
+    if text.startswith("Invalid enum value"):
+        one = list({str(a): repr(a) for a in allowed}.values())
+        return f"expected {'one of ' if len(one) > 1 else ''}{', '.join(one)}, found {show(value)}{_near(value, allowed)}"
+    if "matching regex" in text and (words := _expected_words(type_)):
+        return f"expected {words}, found {show(value)}"
+    text = text.split(" - at `")[0]
+    match = _EXPECTED.match(text)
+    if not match:
+        return f"{text[0].lower()}{text[1:]}, found {show(value)}"
+    words = re.sub(r"`([^`]+)`", lambda m: " or ".join(_WORDS.get(w, w) for w in m[1].split(" | ")), match[1])
+    if allowed and " or " in words:
+        words = words.replace("text", " or ".join(map(repr, allowed)))
+    quote = "; put it in quotes" if match[1] in ("`str`", "`str | null`") and isinstance(value, (int, float)) else ""
+    return f"expected {words}, found {show(value)}{quote}"
+
+
+def _literals(type_: Any) -> list[Any]:
+    """The values that a type lists, however deep in a union they stand."""
+    bare, _ = _strip(type_)
+    if get_origin(bare) is Literal:
+        return list(get_args(bare))
+    return [v for a in get_args(bare) for v in _literals(a)]
+
+
+def _near(value: Any, allowed: list[Any]) -> str:
+    near = difflib.get_close_matches(str(value), [str(a) for a in allowed], n=1) if isinstance(value, str) else []
+    return f", did you mean '{near[0]}'?" if near else ""
+
+
+def _expected_words(type_: Any) -> str | None:
+    """What a pattern asks for in words: `Meta(extra={"expected": ...})`."""
+    metas = type_.__metadata__ if get_origin(type_) is Annotated else ()
+    for meta in metas:
+        if isinstance(meta, Meta) and meta.extra and "expected" in meta.extra:
+            return str(meta.extra["expected"])
+    bare, _ = _strip(type_)
+    return next(filter(None, map(_expected_words, get_args(bare))), None)
 
 
 def _strip(type_: Any) -> tuple[Any, Parsed | None]:
@@ -202,7 +272,7 @@ def _strip(type_: Any) -> tuple[Any, Parsed | None]:
     return type_, None
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _has_dataclass(type_: Any) -> bool:
     """Whether the walk has to go into this type itself: a dataclass or a `Parsed` mark somewhere inside."""
     bare, parsed = _strip(type_)
