@@ -54,6 +54,13 @@ TopicLevel = Annotated[
     Meta(pattern=r"^[^+#/\x00]{1,64}$", extra={"expected": "1 to 64 characters without / + #, as it becomes part of a topic"}),
 ]
 Word = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", extra={"expected": _WORD})]
+JobId = Annotated[
+    str,
+    Meta(
+        pattern=r"^(\$\..+|[A-Za-z0-9._-]{1,64})$",
+        extra={"expected": "a field path such as $.part_id, or 1 to 64 of A-Z a-z 0-9 . _ -"},
+    ),
+]
 FilePath = Annotated[str, PATH, Meta(min_length=1)]
 
 
@@ -217,7 +224,7 @@ class Trigger:
         dict[str, Any], Meta(description="the job's params; a text '$.a.b' is replaced by the payload's field a.b")
     ] = field(default_factory=dict)
     when: Condition | None = None
-    id: Annotated[str | None, Meta(description="job id, usually a field path such as $.part_id; made up where absent")] = None
+    id: Annotated[JobId | None, Meta(description="job id, usually a field path such as $.part_id; made up where absent")] = None
     priority: Annotated[int, Meta(ge=0, le=9, description="0 to 9, higher first")] = 4
     deadline: Annotated[Duration | None, Meta(description="time from the trigger after which the job is not worth doing")] = (
         None
@@ -233,6 +240,9 @@ class Tag:
     topic: TopicName
     field: Annotated[
         str | None, Meta(description="field path of the value in a JSON payload; absent: the payload is the number")
+    ] = None
+    time: Annotated[
+        str | None, Meta(description="field path of the measurement's own time in a JSON payload; absent: when it arrives")
     ] = None
     low: Annotated[float | None, Meta(description="smallest plausible value; less is a gap")] = None
     high: Annotated[float | None, Meta(description="largest plausible value; more is a gap")] = None

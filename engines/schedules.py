@@ -6,6 +6,7 @@ A schedule is only the list of noise levels; what the network is told about them
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 
 def cosine(steps: int, t_max: float = 0.995) -> list[float]:
@@ -28,7 +29,7 @@ def linear(steps: int, beta_start: float = 1e-4, beta_end: float = 0.02, trained
     return [sigmas[round((trained - 1) * (1 - i / steps))] for i in range(steps)] + [0.0]
 
 
-SCHEDULES = {"cosine": cosine, "karras": karras, "linear": linear}
+SCHEDULES: dict[str, Callable[..., list[float]]] = {"cosine": cosine, "karras": karras, "linear": linear}
 
 
 def angle(sigma: float) -> float:

@@ -61,6 +61,7 @@ class Site:
     folders: tuple[Path, ...] = ()
     cameras: frozenset[str] = frozenset()
     models: Mapping[str, tuple[Bundle, ...]] = field(default_factory=dict)
+    max_pixels: int = 64_000_000
 
     def model(self, kind: str, wanted: str | None) -> Bundle:
         """The named model of this kind, or the default one; refused as `unknown-model`."""

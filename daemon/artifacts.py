@@ -1,0 +1,35 @@
+"""Keeps the artifact folder inside its quota and retention: the oldest jobs go first, never one that is not delivered."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+
+def sweep(folder: Path, quota_bytes: int, keep_s: float, now: float, keep: Callable[[str], bool]) -> list[str]:
+    """Deletes whole job folders that are too old or too much, except where `keep(job id)`; returns their ids."""
+    jobs = []
+    try:
+        for path in folder.iterdir():
+            if path.is_dir() and not path.name.startswith("."):
+                size = sum(f.stat().st_size for f in path.iterdir())
+                jobs.append((path.stat().st_mtime, size, path))
+    except OSError as e:
+        log.warning("artifacts: %s", e)
+        return []
+    total, gone = sum(size for _, size, _ in jobs), []
+    for changed, size, path in sorted(jobs):
+        if total <= quota_bytes and now - changed <= keep_s:
+            break
+        if keep(path.name):
+            continue
+        shutil.rmtree(path, ignore_errors=True)
+        total -= size
+        gone.append(path.name)
+    if gone:
+        log.info("artifacts of %d jobs deleted (quota or age)", len(gone))
+    return gone

@@ -1,0 +1,261 @@
+"""The MQTT connection, for the daemon and for the commands that talk to it. The only file that imports paho.
+
+paho's network thread connects, reconnects and moves bytes; its callbacks only hand events to `post`. Messages of QoS 1 are
+acknowledged by `ack`, not on arrival. Nagle's algorithm is off: it costs 40 ms per small exchange.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from ..config.tree import Mqtt
+
+_BACKOFF = (1.0, 60.0)
+_WINDOW = 10
+"""Messages of QoS 1 under way at once: no broker's Receive Maximum that we know of is smaller."""
+
+
+@dataclass(frozen=True)
+class Subscription:
+    """A topic filter. A command is never wanted from the broker's retained store, and seen as retained where sent so."""
+
+    filter: str
+    qos: int = 1
+    command: bool = True
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message as it came; `connection` tells which connection it has to be acknowledged on."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    retained: bool
+    mid: int
+    connection: int
+    response_topic: str | None = None
+    correlation: bytes | None = None
+    expiry_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Connected:
+    """The broker took us and every subscription; `refused` names the filters it did not allow."""
+
+    refused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Disconnected:
+    """The connection is gone, or could not be made: why, in words."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """The broker acknowledged our message of this id."""
+
+    mid: int
+
+
+BusEvent = Message | Connected | Disconnected | Delivered
+
+
+class Bus:
+    """One MQTT client. `post` is called in paho's thread with each event and must only hand it on."""
+
+    def __init__(
+        self,
+        settings: Mqtt,
+        client_id: str,
+        subscriptions: Sequence[Subscription],
+        post: Callable[[BusEvent], None],
+        will: tuple[str, bytes] | None = None,
+        persistent: bool = True,
+    ):
+        self._settings, self._post, self._persistent = settings, post, persistent
+        self._subscriptions = list(subscriptions)
+        self.v5 = str(settings.protocol) == "5"
+        self._connection = 0
+        self._subscribing: dict[int, list[str]] = {}
+        self._refused: list[str] = []
+        options: dict[str, Any] = {} if self.v5 else {"clean_session": not persistent}
+        self._client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            protocol=paho.MQTTv5 if self.v5 else paho.MQTTv311,
+            manual_ack=True,
+            **options,
+        )
+        self._client.max_inflight_messages_set(_WINDOW)
+        self._client.suppress_exceptions = True
+        if will:
+            self._client.will_set(will[0], will[1], qos=1, retain=True)
+        if settings.tls.ca:
+            self._client.tls_set(settings.tls.ca, settings.tls.cert, settings.tls.key, tls_version=ssl.PROTOCOL_TLS_CLIENT)
+        self._client.on_pre_connect = self._on_pre_connect
+        self._client.on_socket_open = self._on_socket_open
+        self._client.on_connect = self._on_connect
+        self._client.on_connect_fail = self._on_connect_fail
+        self._client.on_disconnect = self._on_disconnect
+        self._client.on_subscribe = self._on_subscribe
+        self._client.on_message = self._on_message
+        self._client.on_publish = self._on_publish
+
+    def start(self) -> None:
+        """Connects in the background, for ever."""
+        connect: dict[str, Any] = {}
+        if self.v5:
+            connect["properties"] = Properties(PacketTypes.CONNECT)
+            connect["properties"].SessionExpiryInterval = round(self._settings.session_expiry) if self._persistent else 0
+            connect["clean_start"] = not self._persistent
+        self._client.connect_async(self._settings.host, self._settings.port, max(1, round(self._settings.keepalive)), **connect)
+        self._set_backoff(0.0)
+        self._client.loop_start()
+
+    def stop(self) -> None:
+        """A clean goodbye (the broker forgets the will); returns when the network thread has ended."""
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker has taken us."""
+        return self._client.is_connected()
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        qos: int = 1,
+        retain: bool = False,
+        correlation: bytes | None = None,
+        content_type: str | None = None,
+        response_topic: str | None = None,
+        expiry_s: int | None = None,
+    ) -> int | None:
+        """Hands a message to the network thread; its id (to wait for `Delivered`), or None where there is no connection."""
+        properties = None
+        if self.v5 and (correlation is not None or content_type or response_topic or expiry_s):
+            properties = Properties(PacketTypes.PUBLISH)
+            if correlation is not None:
+                properties.CorrelationData = correlation
+            if content_type:
+                properties.ContentType = content_type
+            if response_topic:
+                properties.ResponseTopic = response_topic
+            if expiry_s:
+                properties.MessageExpiryInterval = expiry_s
+        if not self._client.is_connected():
+            return None
+        info = self._client.publish(topic, payload, qos, retain, properties)
+        return info.mid if info.rc == paho.MQTT_ERR_SUCCESS else None
+
+    def ack(self, message: Message) -> None:
+        """Tells the broker that the message is safe. On another connection its id would mean another message."""
+        if message.qos and message.connection == self._connection:
+            self._client.ack(message.mid, message.qos)
+
+    def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
+        """From now on these and no others, now if connected and at each connect."""
+        gone = {s.filter for s in self._subscriptions} - {s.filter for s in subscriptions}
+        self._subscriptions = list(subscriptions)
+        if self._client.is_connected():
+            if gone:
+                self._client.unsubscribe(sorted(gone))
+            self._subscribe()
+
+    def _subscribe(self) -> None:
+        self._refused = []
+        wanted: list[tuple[str, Any]] = []
+        for s in self._subscriptions:
+            if self.v5:
+                keep = SubscribeOptions.RETAIN_DO_NOT_SEND if s.command else SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE
+                wanted.append((s.filter, SubscribeOptions(qos=s.qos, retainAsPublished=s.command, retainHandling=keep)))
+            else:
+                wanted.append((s.filter, s.qos))
+        if not wanted:
+            self._post(Connected())
+            return
+        _, mid = self._client.subscribe(wanted)
+        if mid is not None:
+            self._subscribing[mid] = [s.filter for s in self._subscriptions]
+
+    def _set_backoff(self, longest: float) -> None:
+        """Full jitter, so that two hundred gateways do not come back in the same second after a broker's restart."""
+        self._longest = min(max(longest, _BACKOFF[0]), _BACKOFF[1])
+        delay = random.uniform(0.05, self._longest)
+        self._client.reconnect_delay_set(delay, delay)  # type: ignore[arg-type]  # paho says int and takes any number
+
+    def _on_pre_connect(self, client: paho.Client, userdata: Any) -> None:
+        self._connection += 1
+        self._subscribing.clear()
+        if self._settings.username is not None:
+            client.username_pw_set(self._settings.username, self._password())
+
+    def _password(self) -> str | None:
+        """Read at each connect, so that a rotated password needs no restart."""
+        if self._settings.password_file is None:
+            return None
+        try:
+            return Path(self._settings.password_file).read_text().rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as e:
+            self._post(Disconnected(f"mqtt.password_file {self._settings.password_file}: {e}"))
+            return None
+
+    def _on_socket_open(self, client: paho.Client, userdata: Any, sock: Any) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def _on_connect(self, client: paho.Client, userdata: Any, flags: Any, code: Any, properties: Any) -> None:
+        if code.is_failure:
+            self._post(Disconnected(f"the broker refused us: {code}"))
+            return
+        self._set_backoff(0.0)
+        self._subscribe()
+
+    def _on_connect_fail(self, client: paho.Client, userdata: Any) -> None:
+        self._set_backoff(self._longest * 2)
+        self._post(Disconnected(f"no broker at {self._settings.host}:{self._settings.port}"))
+
+    def _on_disconnect(self, client: paho.Client, userdata: Any, flags: Any, code: Any, properties: Any) -> None:
+        self._set_backoff(self._longest * 2)
+        self._post(Disconnected(f"connection to the broker lost: {code}"))
+
+    def _on_subscribe(self, client: paho.Client, userdata: Any, mid: int, codes: Any, properties: Any) -> None:
+        filters = self._subscribing.pop(mid, None)
+        if filters is not None:
+            refused = tuple(f for f, code in zip(filters, codes) if code.is_failure)
+            self._post(Connected(refused))
+
+    def _on_message(self, client: paho.Client, userdata: Any, m: paho.MQTTMessage) -> None:
+        p = m.properties
+        self._post(
+            Message(
+                topic=m.topic,
+                payload=bytes(m.payload),
+                qos=m.qos,
+                retained=bool(m.retain),
+                mid=m.mid,
+                connection=self._connection,
+                response_topic=getattr(p, "ResponseTopic", None),
+                correlation=getattr(p, "CorrelationData", None),
+                expiry_s=getattr(p, "MessageExpiryInterval", None),
+            )
+        )
+
+    def _on_publish(self, client: paho.Client, userdata: Any, mid: int, code: Any, properties: Any) -> None:
+        self._post(Delivered(mid))

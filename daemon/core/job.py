@@ -1,0 +1,82 @@
+"""What a job is, and the table of its life. Pure: no clock, no I/O.
+
+accepted -> running <-> paused -> done | failed | cancelled | expired
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+FINAL = ("done", "failed", "cancelled", "expired")
+
+TRANSITIONS: dict[str, tuple[str, ...]] = {
+    "accepted": ("running", *FINAL),
+    "running": ("paused", "accepted", *FINAL),
+    "paused": ("running", "accepted", *FINAL),
+    **dict.fromkeys(FINAL, ()),
+}
+"""From each state, the states that may follow. Back to `accepted` only where a worker or the daemon died under the job."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request that was taken. Times are seconds of the wall clock (`*_at`), so that they survive a restart."""
+
+    id: str
+    kind: str
+    params: dict[str, Any]
+    seed: int
+    items: int
+    received_at: float
+    priority: int = 4
+    deadline_at: float | None = None
+    """Not worth finishing after this."""
+    start_by: float | None = None
+    """Not worth starting after this (the request's Message Expiry Interval)."""
+    deliver: str = "file"
+    digest: str = ""
+    """What the request asks, as a hash: the same id with another digest is a conflict."""
+    response_topic: str | None = None
+    correlation: bytes | None = None
+    source: str = "submit"
+    """`submit`, or the name of the trigger that made it."""
+    durable: bool = True
+
+
+@dataclass
+class Entry:
+    """A job in the daemon's hands: where it stands now."""
+
+    job: Job
+    state: str = "accepted"
+    reason: str | None = None
+    step: int = 0
+    steps: int = 0
+    item: int = 0
+    frame: str | None = None
+    """The picture its camera took, once it is there."""
+    waits_for_frame: bool = False
+    crashes: int = 0
+    cancelled: bool = False
+    history: list[str] = field(default_factory=list)
+
+    def move(self, state: str, reason: str | None = None) -> None:
+        """To a state that the table allows."""
+        if state not in TRANSITIONS[self.state]:
+            raise ValueError(f"job {self.job.id}: {self.state} -> {state} is not in the table")
+        self.state, self.reason = state, reason
+        self.history.append(state)
+
+
+def digest(kind: str, request: Any) -> str:
+    """A hash of what is asked, the same for every spelling of the same JSON."""
+    return hashlib.sha256(kind.encode() + b"\0" + msgspec.json.encode(request, order="deterministic")).hexdigest()
+
+
+def default_seed(job_id: str) -> int:
+    """A seed for a request that brings none: a function of the id, so that the same job is the same picture."""
+    return int.from_bytes(hashlib.sha256(job_id.encode()).digest()[:4], "big")

@@ -1,0 +1,131 @@
+"""Live sensor groups: plant values in, the repaired stream out, gaps imputed by ephemeral jobs of the `sensor-imputation` kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from ..config.refusal import Refusal
+from ..config.tree import Config, SensorGroup, Tag
+from .bus import Bus, Message
+from .core import triggers
+from .core.gaps import Group, Repair, Sample
+from .core.intake import decode
+from .core.job import Job
+from .desk import Desk
+
+_KIND = "sensor-imputation"
+_PRIORITY = 10
+"""Above any request: a live sample is worth little when it comes late."""
+_LARGEST = 65536
+"""Bytes of a sensor message; more is no measurement."""
+
+
+class Groups:
+    """Every configured group. `now` is the wall clock in seconds."""
+
+    def __init__(self, config: Config, bus: Bus, desk: Desk, now: float):
+        self._base, self._bus, self._desk = config.base, bus, desk
+        self._groups = {name: Group(name, group, now) for name, group in config.sensors.items()}
+        self._pending: dict[str, str] = {}
+        self._by_topic: dict[str, list[tuple[Group, str, Tag]]] = {}
+        for group in self._groups.values():
+            for tag, settings in group.config.tags.items():
+                self._by_topic.setdefault(settings.topic, []).append((group, tag, settings))
+
+    @property
+    def topics(self) -> list[str]:
+        """The plant topics to subscribe to."""
+        return list(self._by_topic)
+
+    @property
+    def due(self) -> float | None:
+        """When `close` has to be called next."""
+        return min((g.due for g in self._groups.values()), default=None)
+
+    def measure(self, message: Message, now: float) -> bool:
+        """A plant value; False where the topic belongs to no group. A retained one is old and not used."""
+        wanted = self._by_topic.get(message.topic)
+        if wanted is None:
+            return False
+        for group, tag, settings in wanted if not message.retained else ():
+            value, at = _read(message.payload, settings)
+            sample = group.measure(tag, value, now, at)
+            if sample is not None:
+                self._publish(group.name, [sample])
+        return True
+
+    def close(self, now: float) -> None:
+        """Ends the slots that are due and has their gaps imputed; an imputation that is still waiting is given up."""
+        for name, group in self._groups.items():
+            if now < group.due:
+                continue
+            repair = group.close(now)
+            if repair is not None:
+                if name in self._pending:
+                    self._desk.drop(self._pending[name], now)
+                self._impute(group, repair, now)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Gaps and late measurements of each group since the start."""
+        return {name: {"gaps": g.gaps, "late": g.late} for name, g in self._groups.items()}
+
+    def _impute(self, group: Group, repair: Repair, now: float) -> None:
+        config: SensorGroup = group.config
+        params: dict[str, Any] = {"tags": group.tags, "values": repair.values, "quantiles": [0.05, 0.5, 0.95]}
+        if config.model:
+            params["model"] = config.model
+        job_id = f"sensors-{group.name}-{repair.slot}"
+        job = Job(
+            id=job_id,
+            kind=_KIND,
+            params=params,
+            seed=repair.slot % 2**32,
+            items=0,
+            received_at=now,
+            priority=_PRIORITY,
+            durable=False,
+        )
+        self._pending[group.name] = job_id
+        self._desk.ephemeral(job, self._answer(group, repair, job_id))
+
+    def _answer(self, group: Group, repair: Repair, job_id: str) -> Callable[[Mapping[str, Any] | None], None]:
+        def publish(output: Mapping[str, Any] | None) -> None:
+            if self._pending.get(group.name) == job_id:
+                del self._pending[group.name]
+            self._publish(group.name, group.unrepaired(repair) if output is None else group.repaired(repair, output))
+
+        return publish
+
+    def _publish(self, group: str, samples: list[Sample]) -> None:
+        for sample in samples:
+            topic = f"{self._base}/sensors/{group}/{sample.tag}"
+            self._bus.publish(topic, msgspec.json.encode(sample.message()), content_type="application/json")
+
+
+def _read(payload: bytes, settings: Tag) -> tuple[Any, float | None]:
+    """The value in a sensor message, and its own time where it has one; None where it is not there."""
+    try:
+        body = decode(payload, _LARGEST)
+    except Refusal:
+        return None, None
+    value, at = body, None
+    try:
+        value = triggers.at(body, settings.field) if settings.field else body
+        if settings.time:
+            at = _time(triggers.at(body, settings.time))
+    except (KeyError, ValueError, OverflowError):
+        return None, None
+    return value, at
+
+
+def _time(value: Any) -> float:
+    """RFC 3339 text, or seconds or milliseconds since 1970, as wall-clock seconds."""
+    if isinstance(value, str):
+        return datetime.fromisoformat(value.replace("Z", "+00:00")).timestamp()
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(value)
+    return value / 1000 if value > 1e11 else float(value)

@@ -1,0 +1,89 @@
+"""The supervisor's end of a child process (worker, cameras): starts it, talks over the wire, starts it again when it dies."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from . import wire
+
+log = logging.getLogger(__name__)
+
+
+class Link:
+    """A child `python -m module FD`. Its first message is `setup`. Deaths are met with a growing delay."""
+
+    def __init__(self, module: str, setup: Mapping[str, Any], environment: Mapping[str, str]):
+        self._module, self.setup = module, setup
+        self._environment = {**os.environ, **environment}
+        self._process: subprocess.Popen[bytes] | None = None
+        self.wire: wire.Wire | None = None
+        self.ready = False
+        self.restart_at: float | None = 0.0
+        self._deaths = 0
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id while it lives."""
+        return self._process.pid if self._process else None
+
+    def start(self) -> None:
+        """Starts the child; it says `ready` by itself."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", self._module, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # a Ctrl-C in the terminal is the supervisor's to handle
+            )
+        self.wire, self.ready, self.restart_at = wire.Wire(ours), False, None
+        self.send({"type": "setup", **self.setup})
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """To the child; a dead child is noticed by `receive`."""
+        if self.wire:
+            with contextlib.suppress(wire.Closed):
+                self.wire.send(message)
+
+    def receive(self) -> list[dict[str, Any]]:
+        """What the child said; `wire.Closed` when it has died."""
+        messages: list[dict[str, Any]] = self.wire.receive() if self.wire else []
+        for message in messages:
+            if message["type"] == "ready":
+                self.ready = True
+        return messages
+
+    def proved_itself(self) -> None:
+        """The child did a whole piece of work: the next death is met without delay again."""
+        self._deaths = 0
+
+    def died(self, now: float) -> str:
+        """Cleans up after a death; in words how it died. `restart_at` says when to start again."""
+        code = self.stop()
+        self._deaths += 1
+        self.restart_at = now + (0.0 if self._deaths == 1 else min(0.5 * 2**self._deaths, 60.0))
+        how = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
+        log.error("%s died (%s), starts again in %.1f s", self._module, how, self.restart_at - now)
+        return how
+
+    def stop(self) -> int:
+        """Ends the child now; its exit status."""
+        process, self._process, self.ready = self._process, None, False
+        if self.wire:
+            self.wire.close()
+            self.wire = None
+        if process is None:
+            return 0
+        try:
+            return process.wait(0.2)  # it ends by itself once its wire is closed
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()

@@ -1,0 +1,144 @@
+"""What must not be lost: accepted jobs and replies not yet delivered, in one SQLite file. The only file that imports sqlite3.
+
+WAL with synchronous=FULL: a commit is on the disk when it returns, so a request may be acknowledged. A job's row stays
+until its result is stored; result and outbox row are written in one transaction, so there is never one without the other.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from .core.job import Job
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS jobs (
+    id TEXT PRIMARY KEY, digest TEXT NOT NULL, job BLOB NOT NULL, state TEXT NOT NULL, changed_at REAL NOT NULL, result BLOB
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS open_jobs ON jobs (state) WHERE state = 'accepted';
+CREATE TABLE IF NOT EXISTS outbox (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, payload BLOB, path TEXT, correlation BLOB, content_type TEXT
+);
+"""
+
+
+class SpoolError(OSError):
+    """The disk did not take it: full, read-only or failing; maps to the contract's code `storage`."""
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A message that must arrive (QoS 1): `payload`, or the bytes of the file at `path`."""
+
+    topic: str
+    payload: bytes | None
+    path: str | None = None
+    correlation: bytes | None = None
+    content_type: str | None = None
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the spool remembers of a job: `state` is `accepted` until it is final; then `result` is there."""
+
+    digest: str
+    state: str
+    result: dict[str, Any] | None
+
+
+class Spool:
+    """The durable store. Used by one thread."""
+
+    def __init__(self, path: Path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(path, isolation_level=None)
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.executescript(_SCHEMA)
+
+    def accept(self, jobs: Iterable[Job], now: float) -> None:
+        """Stores these jobs together; when it returns, they are on the disk."""
+        rows = [(j.id, j.digest, msgspec.json.encode(j), "accepted", now) for j in jobs]
+        with self._transaction():
+            self._db.executemany("INSERT INTO jobs VALUES (?, ?, ?, ?, ?, NULL)", rows)
+
+    def find(self, job_id: str) -> Known | None:
+        """The job of this id, however long it is over."""
+        row = self._db.execute("SELECT digest, state, result FROM jobs WHERE id = ?", (job_id,)).fetchone()
+        return row and Known(row[0], row[1], None if row[2] is None else msgspec.json.decode(row[2]))
+
+    def unfinished(self) -> list[Job]:
+        """Accepted jobs without a result, the oldest first."""
+        rows = self._db.execute("SELECT job FROM jobs WHERE state = 'accepted'").fetchall()
+        return sorted((msgspec.json.decode(row[0], type=Job) for row in rows), key=lambda j: j.received_at)
+
+    def finish(self, job_id: str, result: dict[str, Any], messages: Sequence[Outgoing], now: float) -> None:
+        """The one final result of a job, and what has to be said about it, in one transaction."""
+        with self._transaction():
+            encoded = msgspec.json.encode(result)
+            self._db.execute(
+                "UPDATE jobs SET state = ?, result = ?, changed_at = ? WHERE id = ?", (result["state"], encoded, now, job_id)
+            )
+            self._put(messages)
+
+    def say(self, messages: Sequence[Outgoing]) -> None:
+        """Messages that must arrive and belong to no job's end."""
+        with self._transaction():
+            self._put(messages)
+
+    def outgoing(self, after: int, limit: int) -> list[tuple[int, Outgoing]]:
+        """The next messages of the outbox, in the order in which they were put."""
+        rows = self._db.execute(
+            "SELECT seq, topic, payload, path, correlation, content_type FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?",
+            (after, limit),
+        )
+        return [(row[0], Outgoing(*row[1:])) for row in rows]
+
+    def sent(self, seqs: Iterable[int]) -> None:
+        """These have been acknowledged by the broker."""
+        with self._transaction():
+            self._db.executemany("DELETE FROM outbox WHERE seq = ?", [(s,) for s in seqs])
+
+    def outbox_size(self) -> int:
+        """How many messages wait to be delivered."""
+        count: int = self._db.execute("SELECT count(*) FROM outbox").fetchone()[0]
+        return count
+
+    def undelivered_paths(self) -> set[str]:
+        """Files that the outbox still has to send."""
+        return {row[0] for row in self._db.execute("SELECT path FROM outbox WHERE path IS NOT NULL")}
+
+    def forget(self, before: float) -> int:
+        """Drops what is remembered of jobs that ended before this time; returns how many."""
+        with self._transaction():
+            cursor = self._db.execute("DELETE FROM jobs WHERE state != 'accepted' AND changed_at < ?", (before,))
+        return cursor.rowcount
+
+    def close(self) -> None:
+        """Nothing may follow."""
+        self._db.close()
+
+    def _put(self, messages: Sequence[Outgoing]) -> None:
+        rows = [(m.topic, m.payload, m.path, m.correlation, m.content_type) for m in messages]
+        self._db.executemany(
+            "INSERT INTO outbox (topic, payload, path, correlation, content_type) VALUES (?, ?, ?, ?, ?)", rows
+        )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
+            self._db.execute("COMMIT")
+        except BaseException as e:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            if isinstance(e, sqlite3.OperationalError):
+                raise SpoolError(f"the spool cannot be written: {e}") from e
+            raise

@@ -1,0 +1,274 @@
+"""The process that computes: loads kinds and networks, drives the denoising loop, and listens between steps.
+
+A crash of a native library is this process's death and nobody else's. It is run by one thread; a job that arrives while
+another is in hand is of higher priority and is run right there, between two steps of the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import __version__
+from ..config import typed
+from ..config.refusal import Refusal
+from ..config.tree import Config
+from ..engines import noise
+from ..engines.bundle import Bundle, BundleError, OperatingPoint
+from ..engines.denoise import denoise, start
+from ..engines.denoiser import PREDICTIONS
+from ..engines.engine import Engine, EngineError, open_engine
+from ..engines.samplers import SAMPLERS
+from ..engines.schedules import SCHEDULES, angle
+from ..plugins.kind import JobKind, Problem, Task, load_kinds
+from . import wire
+from .models import find_models, site_of
+
+log = logging.getLogger(__name__)
+
+
+class _Cancelled(Exception):
+    """The job in hand is not wanted any more."""
+
+
+@dataclass
+class _Running:
+    """A job in hand and how far it is."""
+
+    id: str
+    items_done: int = 0
+
+
+class Worker:
+    """Serves run and cancel messages until its wire closes."""
+
+    def __init__(self, line: wire.Wire, config: Config):
+        self._wire, self._config = line, config
+        self._kinds: dict[str, JobKind] = load_kinds()
+        self._site = site_of(config, find_models(config)[0])
+        self._threads = config.engine.threads if isinstance(config.engine.threads, int) else _spare_cores()
+        self._engines: dict[tuple[str, str, str], Engine] = {}
+        self._verified: set[str] = set()
+        self._waiting: list[dict[str, Any]] = []
+        self._stack: list[_Running] = []
+        self._cancelled: set[str] = set()
+
+    def serve(self) -> None:
+        """Until the supervisor is gone."""
+        self._warm_up()
+        self._wire.send({"type": "ready", "pid": os.getpid(), "version": __version__, "threads": self._threads})
+        while True:
+            select.select([self._wire], [self._wire] if self._wire.unsent else [], [])
+            self._listen()
+            while self._waiting:
+                self._run(self._waiting.pop(0))
+
+    def _warm_up(self) -> None:
+        """Opens the default models before the first job needs them; what is wrong is said when a job meets it."""
+        for models in self._site.models.values():
+            try:
+                self._network(models[0], models[0].manifest.operating_points[0].variant, "denoiser")
+            except (EngineError, BundleError) as e:
+                log.error("model %s: %s", models[0].manifest.name, e)
+
+    def _listen(self) -> None:
+        """Takes what the supervisor has said, without waiting."""
+        self._wire.flush()
+        for message in self._wire.receive():
+            if message["type"] == "run":
+                self._waiting.append(message)
+            elif message["type"] == "cancel":
+                self._cancelled.add(message["id"])
+
+    def _run(self, message: dict[str, Any]) -> None:
+        job_id = message["id"]
+        began, cpu = time.monotonic(), time.process_time()
+        running = _Running(job_id)
+        self._stack.append(running)
+        folder = self._config.artifacts_dir / f".{job_id}.part"
+        try:
+            facts = self._work(message, running, folder)
+            answer: dict[str, Any] = {"type": "done", **facts}
+        except _Cancelled:
+            answer = {"type": "cancelled"}
+        except Refusal as e:
+            answer = {"type": "failed", "error": e.as_error()}
+        except (EngineError, BundleError) as e:
+            answer = {"type": "failed", "error": Refusal("engine", str(e)).as_error()}
+        except OSError as e:
+            answer = {"type": "failed", "error": Refusal("storage", f"{e.strerror or e}: {e.filename or folder}").as_error()}
+        except wire.Closed:
+            raise
+        except Exception as e:
+            log.exception("job %s", job_id)
+            answer = {"type": "failed", "error": Refusal("internal", f"{type(e).__name__}: {e}").as_error()}
+        finally:
+            self._stack.pop()
+            shutil.rmtree(folder, ignore_errors=True)
+        self._cancelled.discard(job_id)
+        run_ms = round((time.monotonic() - began) * 1000)
+        self._wire.send({**answer, "id": job_id, "run_ms": run_ms, "cpu_ms": round((time.process_time() - cpu) * 1000)})
+
+    def _work(self, message: Mapping[str, Any], running: _Running, folder: Path) -> dict[str, Any]:
+        kind = self._kinds[message["kind"]]
+        params: Any = typed.read(message["params"], kind.params)
+        bundle = self._site.model(kind.name, getattr(params, "model", None))
+        if bundle.sha256 not in self._verified:
+            bundle.verify()
+            self._verified.add(bundle.sha256)
+        point = bundle.manifest.operating_points[0]
+        shutil.rmtree(folder, ignore_errors=True)
+        if message["durable"]:
+            folder.mkdir(parents=True)
+        told = {"variant": point.variant, "sampler": point.sampler, "steps": point.steps, "batch": point.batch}
+        told["threads"] = self._threads
+        task = Task(
+            id=running.id,
+            seed=message["seed"],
+            folder=folder,
+            bundle=bundle,
+            point=point,
+            network=lambda name: self._network(bundle, point.variant, name),
+            site=self._site,
+            frame=Path(message["frame"]) if message.get("frame") else None,
+            origin={
+                "gateway": self._config.gateway.id,
+                "job": running.id,
+                "model": bundle.manifest.name,
+                "model_version": bundle.manifest.version,
+                "model_sha256": bundle.sha256,
+                "operating_point": " ".join(f"{k}={v}" for k, v in told.items()),
+            },
+        )
+        outcome = self._drive(kind, params, task, running)
+        artifacts = self._keep(folder, running.id, outcome.artifacts) if outcome.artifacts else []
+        return {
+            "model": {"name": bundle.manifest.name, "version": bundle.manifest.version, "sha256": bundle.sha256},
+            "operating_point": told,
+            "provider": self._network(bundle, point.variant, "denoiser").provider,
+            "artifacts": artifacts,
+            "output": outcome.output,
+        }
+
+    def _drive(self, kind: JobKind, params: Any, task: Task, running: _Running) -> Any:
+        """Plays the kind's generator: each problem through the loop, each result back to it."""
+        work = kind.work(params, task)
+        try:
+            problem = next(work)
+            while True:
+                result = self._denoise(problem, task.bundle, task.point, task.seed, running)
+                running.items_done += len(problem.items)
+                problem = work.send(result)
+        except StopIteration as end:
+            return end.value
+        finally:
+            work.close()
+
+    def _denoise(self, problem: Problem, bundle: Bundle, point: OperatingPoint, seed: int, running: _Running) -> np.ndarray:
+        """One problem from unit noise to its result, stopping between steps to listen."""
+        engine = self._network(bundle, point.variant, "denoiser")
+        rows = len(problem.x)
+        output = next(iter(engine.outputs))
+
+        def network(x: np.ndarray, sigma: float) -> np.ndarray:
+            t = np.full(rows, angle(sigma), np.float32)
+            return engine.run({"x": x, "t": t, **problem.cond})[output]
+
+        def step_noise(step: int) -> np.ndarray:
+            return noise.batch(seed, problem.items, step, problem.x.shape[1:])
+
+        sigmas = SCHEDULES[bundle.manifest.schedule](point.steps, **bundle.manifest.schedule_args)
+        sampler, denoiser = SAMPLERS[point.sampler], PREDICTIONS[bundle.manifest.prediction](network)
+        reached = start(problem.x, sigmas)
+        self._border(running, 0, point.steps)
+        for checkpoint in denoise(sampler, denoiser, sigmas, reached, step_noise):
+            self._border(running, checkpoint.step, point.steps)
+            reached = checkpoint
+        result: np.ndarray = reached.x
+        return result
+
+    def _border(self, running: _Running, step: int, steps: int) -> None:
+        """Between two steps: say how far we are, run what is more urgent, stop what is not wanted."""
+        self._wire.send({"type": "step", "id": running.id, "step": step, "steps": steps, "item": running.items_done})
+        self._listen()
+        while self._waiting:
+            self._run(self._waiting.pop(0))
+        if running.id in self._cancelled:
+            raise _Cancelled
+
+    def _network(self, bundle: Bundle, variant: str, name: str) -> Engine:
+        key = (bundle.sha256, variant, name)
+        if key not in self._engines:
+            files = bundle.manifest.variants[variant]
+            if name not in files:
+                raise BundleError(f"{bundle.folder}: variant {variant} has no network '{name}', only {', '.join(files)}")
+            self._engines[key] = open_engine(bundle.file(files[name]), self._config.engine.backend, self._threads)
+        return self._engines[key]
+
+    def _keep(self, folder: Path, job_id: str, made: Any) -> list[dict[str, Any]]:
+        """Makes the artifacts durable under their final name, and describes them."""
+        final = self._config.artifacts_dir / job_id
+        described = []
+        for artifact in made:
+            data = (folder / artifact.name).read_bytes()
+            _sync(folder / artifact.name)
+            described.append(
+                {
+                    "name": artifact.name,
+                    "path": str(final / artifact.name),
+                    "sha256": hashlib.sha256(data).hexdigest(),
+                    "bytes": len(data),
+                    "media_type": artifact.media_type,
+                    "role": artifact.role,
+                }
+            )
+        _sync(folder)
+        shutil.rmtree(final, ignore_errors=True)  # what an earlier, interrupted run of the same job left: the same bytes
+        os.rename(folder, final)
+        _sync(self._config.artifacts_dir)
+        return described
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _spare_cores() -> int:
+    """The cores we may use, less one for the bus; at least one."""
+    return max(1, len(os.sched_getaffinity(0)) - 1)
+
+
+def main() -> None:
+    """`python -m denoised.daemon.worker FD`, started by the supervisor."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s worker: %(message)s")
+    # The kernel's OOM killer shall take the worker, never the supervisor.
+    Path("/proc/self/oom_score_adj").write_text("500")
+    line = wire.Wire(socket.socket(fileno=int(sys.argv[1])))
+    try:
+        select.select([line], [], [])
+        (setup,) = line.receive()
+        Worker(line, typed.read(setup["config"], Config)).serve()
+    except wire.Closed:
+        pass
+
+
+if __name__ == "__main__":
+    main()
