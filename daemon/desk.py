@@ -5,6 +5,7 @@ Bytes come from the bus, work goes to the worker's link, results go to the spool
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 from collections import Counter
@@ -110,15 +111,21 @@ class Desk:
         body: Any = None
         asker: _Asker = (_reply_topic(message), message.correlation) if source == "submit" else (None, None)
         try:
+            if message.retained:
+                with contextlib.suppress(Refusal):
+                    body = read()
+                raise Refusal(
+                    "bad-request", "a retained request fires again at each reconnect; send it with retain 0", "retain"
+                )
             body = read()
             job_id = usable_id(body)
             known = self._known(job_id, fresh) if job_id else None
-            if known is not None and job_id and not message.retained:
+            if known is not None and job_id:
                 if known.digest != digest(kind, body):
                     raise Refusal("conflict", f"job '{job_id}' exists with other content; choose another id", "id")
                 self._again(job_id, known, asker, fresh, now)
                 return
-            around = Envelope(now, asker[0], asker[1], message.expiry_s, message.retained, source)
+            around = Envelope(now, asker[0], asker[1], message.expiry_s, source)
             job = read_request(kind, body, around, self._kinds, self.site, lambda: secrets.token_hex(8))
             if len(self.entries) + len(fresh) >= self.config.queue.max_jobs:
                 raise Refusal("overloaded", f"{self.config.queue.max_jobs} jobs are waiting already; send it again later")

@@ -1,4 +1,4 @@
-"""Live sensor groups: plant values in, the repaired stream out, gaps imputed by ephemeral jobs of the `sensor-imputation` kind."""
+"""Live sensor groups: plant values in, the repaired stream out; gaps are imputed by ephemeral `sensor-imputation` jobs."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ supervisor, `work` in the worker, and `work` imports what it needs.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..engines.engine import Engine
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -135,8 +139,11 @@ class JobKind(Protocol):
 
 
 def load_kinds() -> dict[str, JobKind]:
-    """Every installed kind by name, ours and anyone's."""
+    """Every installed kind by name, ours and anyone's; one that does not import is left out and said so."""
     kinds: dict[str, JobKind] = {}
     for point in sorted(entry_points(group="denoised.kinds"), key=lambda p: p.name):
-        kinds[point.name] = point.load()
+        try:
+            kinds[point.name] = point.load()
+        except Exception as e:  # a plugin of somebody else's must not take the daemon down
+            log.error("job kind '%s' left out: %s does not import: %s", point.name, point.value, e)
     return kinds

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,7 +102,7 @@ class Group:
         self.gaps += len(missing)
         return Repair(newest, [[s.measured.get(t) for t in self.tags] for s in rows])
 
-    def repaired(self, repair: Repair, output: dict[str, Any]) -> list[Sample]:
+    def repaired(self, repair: Repair, output: Mapping[str, Any]) -> list[Sample]:
         """What to publish once the kind has answered: the gaps of the newest slot, less those measured meanwhile."""
         values, uncertain = output["values"][-1], set(output.get("uncertain", ()))
         low, high = output["quantiles"]["0.05"][-1], output["quantiles"]["0.95"][-1]

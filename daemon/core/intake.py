@@ -37,7 +37,6 @@ class Envelope:
     response_topic: str | None = None
     correlation: bytes | None = None
     expiry_s: float | None = None
-    retained: bool = False
     source: str = "submit"
 
 
@@ -63,8 +62,6 @@ def read_request(
     kind_name: str, body: Any, around: Envelope, kinds: Mapping[str, Any], site: Any, new_id: Callable[[], str]
 ) -> Job:
     """The job that `body` asks for; `Refusal` names the first field that is to blame and all that is wrong."""
-    if around.retained:
-        raise Refusal("bad-request", "a retained request would fire again at each reconnect; send it with retain 0", "retain")
     kind = kinds.get(kind_name)
     if kind is None:
         raise Refusal("unknown-kind", f"no job kind '{kind_name[:64]}'{typed.did_you_mean(kind_name, kinds)}")

@@ -1,0 +1,42 @@
+"""`denoised run`: the daemon, in the foreground."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+from ...config.error import ConfigError
+from ...config.load import load
+from ...plugins.kind import load_kinds
+
+HELP = "run the daemon in the foreground (what the systemd unit starts)"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """See `denoised run --help`."""
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the configuration, see `denoised check`")
+
+
+def main(args: argparse.Namespace) -> int:
+    """0 after a clean stop, 2 where the config is bad, 1 where the daemon cannot work."""
+    under_systemd = "JOURNAL_STREAM" in os.environ
+    time = "" if under_systemd else "%(asctime)s "
+    logging.basicConfig(level=logging.INFO, format=time + "%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    kinds = load_kinds()
+
+    try:
+        config = load(args.config)
+    except ConfigError as e:
+        print(e, file=sys.stderr)
+        return 2
+    from ..supervisor import Supervisor
+
+    try:
+        Supervisor(config, kinds, lambda: load(args.config)).run()
+    except OSError as e:
+        logging.error("cannot start: %s", e)
+        return 1
+    return 0
