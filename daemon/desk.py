@@ -114,9 +114,7 @@ class Desk:
             if message.retained:
                 with contextlib.suppress(Refusal):
                     body = read()
-                raise Refusal(
-                    "bad-request", "a retained request fires again at each reconnect; send it with retain 0", "retain"
-                )
+                raise Refusal("bad-request", "a retained request fires at each reconnect; send it with retain 0", "retain")
             body = read()
             job_id = usable_id(body)
             known = self._known(job_id, fresh) if job_id else None

@@ -6,13 +6,12 @@ import argparse
 import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
-from ...config.error import ConfigError
 from ...config.load import load
 from ...plugins.kind import load_kinds
-
-HELP = "run the daemon in the foreground (what the systemd unit starts)"
+from ..core.check import check_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,16 +25,12 @@ def main(args: argparse.Namespace) -> int:
     time = "" if under_systemd else "%(asctime)s "
     logging.basicConfig(level=logging.INFO, format=time + "%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     kinds = load_kinds()
-
-    try:
-        config = load(args.config)
-    except ConfigError as e:
-        print(e, file=sys.stderr)
-        return 2
+    read = partial(load, args.config, partial(check_config, kinds=kinds))
+    config = read()
     from ..supervisor import Supervisor
 
     try:
-        Supervisor(config, kinds, lambda: load(args.config)).run()
+        Supervisor(config, kinds, read).run()
     except OSError as e:
         logging.error("cannot start: %s", e)
         return 1

@@ -9,11 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ...config.error import ConfigError
 from ...config.load import load
 from .progress import Progress
-
-HELP = "send a job to a running daemon"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,9 +36,6 @@ def main(args: argparse.Namespace) -> int:
     try:
         config = load(args.config)
         params = _params(args.params, args.param)
-    except ConfigError as e:
-        print(e, file=sys.stderr)
-        return 2
     except (ValueError, OSError) as e:
         print(f"denoised submit: {e}", file=sys.stderr)
         return 2
