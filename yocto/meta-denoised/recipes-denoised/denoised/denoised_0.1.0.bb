@@ -9,6 +9,7 @@ SRC_URI = " \
     file://LICENSE;subdir=${BP} \
     file://README.md;subdir=${BP} \
     file://__init__.py;subdir=${BP} \
+    file://__main__.py;subdir=${BP} \
     file://pyproject.toml;subdir=${BP} \
     file://setup.py;subdir=${BP} \
     file://config;subdir=${BP} \
