@@ -19,7 +19,7 @@ from typing import Any, Union, get_args, get_origin
 from . import typed
 from .document import Node, read_document
 from .error import ConfigError, Error, Place
-from .tree import PATH, Config
+from .tree import DOT_PATH, PATH, Config
 from .typed import Flaw, Secret
 
 Check = Callable[[Mapping[str, Any]], Iterable[Flaw]]
@@ -96,7 +96,8 @@ def _plain(node: Node, type_: Any) -> Any:
     if isinstance(node.value, list):
         below = get_args(type_)[0] if get_origin(type_) in (list, tuple) else Any
         return [_plain(v, below) for v in node.value]
-    if PATH in metas and isinstance(node.value, str) and node.value:
+    is_path = PATH in metas or (DOT_PATH in metas and str(node.value).startswith(("./", "../")))
+    if is_path and isinstance(node.value, str) and node.value:
         value = os.path.join(os.path.dirname(os.path.abspath(node.place.file)), node.value)
         return Secret(value) if isinstance(node.value, Secret) else value
     return node.value

@@ -16,7 +16,8 @@ from msgspec import Meta
 from .typed import Bad, Duration, Parsed, show
 
 PATH = "path"
-"""Marks a path of a file or folder; a relative one counts from the folder of the configuration file it stands in."""
+DOT_PATH = "path where it begins with ./ or ../"
+"""Mark a path of a file or folder; a relative one counts from the folder of the configuration file it stands in."""
 
 
 def topic_name(value: Any) -> str:
@@ -45,9 +46,20 @@ def _topic(value: Any, what: str, wildcards: bool) -> str:
 _WORD = "1 to 64 of A-Z a-z 0-9 . _ - that begin with a letter or digit"
 
 Port = Annotated[int, Meta(ge=1, le=65535, description="TCP port of the broker")]
-TopicName = Annotated[str, Parsed(topic_name), Meta(min_length=1, max_length=1024, pattern=r"^[^+#\x00]+$")]
+TopicName = Annotated[
+    str,
+    Parsed(topic_name),
+    Meta(min_length=1, max_length=1024, pattern=r"^[^+#\x00]+$", description="MQTT topic, without + and #"),
+]
 TopicFilter = Annotated[
-    str, Parsed(topic_filter), Meta(min_length=1, max_length=1024, pattern=r"^([^+#\x00/]*|\+)(/([^+#\x00/]*|\+))*(/#)?$|^#$")
+    str,
+    Parsed(topic_filter),
+    Meta(
+        min_length=1,
+        max_length=1024,
+        pattern=r"^([^+#\x00/]*|\+)(/([^+#\x00/]*|\+))*(/#)?$|^#$",
+        description="MQTT topic filter: + is any one level, # all that follow",
+    ),
 ]
 TopicLevel = Annotated[
     str,
@@ -65,7 +77,7 @@ FilePath = Annotated[str, PATH, Meta(min_length=1)]
 
 
 def _host_name() -> str:
-    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in socket.gethostname())
+    name = "".join(c if c.isascii() and c.isalnum() or c in "._-" else "-" for c in socket.gethostname())
     return name.strip("._-")[:64] or "gateway"
 
 
@@ -114,6 +126,12 @@ class Mqtt:
         int, Meta(ge=1024, le=268435455, description="largest request taken, in bytes; larger ones are refused as too-large")
     ] = 16_000_000
     tls: Tls = field(default_factory=Tls)
+
+    def __post_init__(self) -> None:
+        if self.keepalive > 65535:
+            raise Bad("keepalive", f"expected at most 65535 s, as MQTT has no room for more, found {self.keepalive:g} s")
+        if self.session_expiry >= 2**32:
+            raise Bad("session_expiry", f"expected less than 2^32 s (136 years), found {self.session_expiry:g} s")
 
 
 @dataclass(frozen=True)
@@ -170,7 +188,11 @@ class Board:
 class Telemetry:
     """What is said on <base>/telemetry."""
 
-    period: Annotated[Duration, Meta(description="time between two telemetry messages")] = 1.0
+    period: Annotated[Duration, Meta(description="time between two telemetry messages, at least 100ms")] = 1.0
+
+    def __post_init__(self) -> None:
+        if self.period < 0.1:
+            raise Bad("period", f"expected at least 100ms, found {self.period:g} s")
 
 
 @dataclass(frozen=True)
@@ -188,6 +210,7 @@ class Camera:
 
     source: Annotated[
         str,
+        DOT_PATH,
         Meta(
             min_length=1, description="device (/dev/video0), URL, GStreamer pipeline, picture, video file or folder of frames"
         ),

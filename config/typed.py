@@ -97,13 +97,14 @@ def did_you_mean(word: str, known: typing.Iterable[str]) -> str:
     return f"; known here: {', '.join(known)}" if 0 < len(known) <= 20 else ""
 
 
-_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|min|h|d)?\s*$")
+DURATION_PATTERN = r"^\s*([0-9]{1,18}(?:\.[0-9]+)?)\s*(ms|s|min|h|d)?\s*$"
+_DURATION = re.compile(DURATION_PATTERN)
 _SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
 
 
 def seconds(value: Any) -> float:
     """`500ms`, `1s`, `5min`, `2h`, `7d` or a plain number of seconds -> seconds."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e18:
         return float(value)
     match = _DURATION.match(value) if isinstance(value, str) else None
     if not match:
@@ -114,7 +115,7 @@ def seconds(value: Any) -> float:
 Duration = Annotated[
     float,
     Parsed(seconds),
-    Meta(extra_json_schema={"type": ["string", "number"], "pattern": _DURATION.pattern, "examples": ["500ms", "1s"]}),
+    Meta(extra_json_schema={"pattern": DURATION_PATTERN, "examples": ["500ms", "1s"]}),
 ]
 
 
@@ -134,6 +135,9 @@ def _read(value: Any, type_: Any, path: Path, flaws: list[Flaw]) -> Any:
     if parsed is not None:
         try:
             return parsed.parse(value)
+        except Flaws as e:
+            flaws.extend(Flaw((*path, *f.path), f.message) for f in e.flaws)
+            return None
         except ValueError as e:
             flaws.append(Flaw(path, str(e)))
             return None
