@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from denoised.engines.bundle import SHIPPED, BundleError, find_bundles, read_bundle, write_sums
+
+MANIFEST = {
+    "name": "tiny",
+    "version": "1.0.0",
+    "kind": "defect-synthesis",
+    "licence": "Apache-2.0",
+    "training": {"data": "none"},
+    "prediction": "v",
+    "schedule": "cosine",
+    "variants": {"fp32": {"denoiser": "denoiser.onnx"}},
+    "operating_points": [{"variant": "fp32", "steps": 4}],
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    (folder / "model.yaml").write_text(yaml.safe_dump(MANIFEST))
+    (folder / "denoiser.onnx").write_bytes(b"weights")
+    write_sums(folder)
+    return folder
+
+
+def test_a_bundle_is_read_and_verifies(folder):
+    bundle = read_bundle(folder)
+    bundle.verify()
+    assert bundle.manifest.operating_points[0].steps == 4
+    assert bundle.file("denoiser.onnx") == folder / "denoiser.onnx"
+
+
+def test_a_changed_file_is_named(folder):
+    bundle = read_bundle(folder)
+    (folder / "denoiser.onnx").write_bytes(b"Weights")
+    with pytest.raises(BundleError, match="denoiser.onnx: damaged"):
+        bundle.verify()
+
+
+def test_a_missing_file_is_named(folder):
+    bundle = read_bundle(folder)
+    (folder / "denoiser.onnx").unlink()
+    with pytest.raises(BundleError, match="denoiser.onnx: No such file"):
+        bundle.verify()
+
+
+def test_a_changed_manifest_is_refused(folder):
+    (folder / "model.yaml").write_text(yaml.safe_dump({**MANIFEST, "version": "9.9.9"}))
+    with pytest.raises(BundleError, match="differs from its sum"):
+        read_bundle(folder)
+
+
+def test_a_file_outside_the_sums_cannot_be_used(folder):
+    (folder / "more.onnx").write_bytes(b"x")
+    with pytest.raises(BundleError, match="not listed"):
+        read_bundle(folder).file("more.onnx")
+
+
+@pytest.mark.parametrize("line", ["abc", "0" * 64 + "  ../../etc/passwd", "0" * 64 + "  .hidden", "0" * 64 + " one-space"])
+def test_sums_that_point_elsewhere_are_refused(folder, line):
+    (folder / "SHA256SUMS").write_text(line + "\n")
+    with pytest.raises(BundleError, match="expected lines of"):
+        read_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"prediction": "w"}, "prediction"),
+        ({"variants": {}}, "names variant 'fp32'"),
+        ({"operating_points": []}, "at least one"),
+        ({"nmae": "x"}, "did you mean 'name'"),
+        ({"version": "one"}, "version"),
+    ],
+)
+def test_a_wrong_manifest_says_which_field(folder, change, words):
+    (folder / "model.yaml").write_text(yaml.safe_dump({**MANIFEST, **change}))
+    write_sums(folder)
+    with pytest.raises(BundleError, match=words):
+        read_bundle(folder)
+
+
+def test_the_identity_changes_with_any_file(folder):
+    before = read_bundle(folder).sha256
+    (folder / "denoiser.onnx").write_bytes(b"other")
+    write_sums(folder)
+    assert read_bundle(folder).sha256 != before
+
+
+def test_find_bundles_tells_good_from_bad(folder):
+    (folder.parent / "rubbish").mkdir()
+    good, bad = find_bundles(folder.parent)
+    assert [b.manifest.name for b in good] == ["tiny"]
+    assert len(bad) == 1
+    assert "rubbish" in bad[0]
+
+
+def test_every_shipped_bundle_verifies():
+    good, bad = find_bundles(SHIPPED)
+    assert not bad
+    assert {b.manifest.kind for b in good} == {"defect-synthesis", "sensor-imputation"}
+    for bundle in good:
+        bundle.verify()

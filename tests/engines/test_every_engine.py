@@ -1,0 +1,77 @@
+"""One suite for every engine: what the protocol promises, whatever library stands behind it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from denoised.engines.engine import EngineLoadError, EngineRunError, EngineUnavailable, open_engine
+from denoised.engines.onnxrt import OnnxRuntimeEngine
+from denoised.engines.standin import StandInEngine
+
+
+@pytest.fixture(params=["standin", "onnxruntime"])
+def engine(request, small_onnx):
+    opened = StandInEngine((4,)) if request.param == "standin" else open_engine(small_onnx, "onnxruntime", threads=1)
+    yield opened
+    opened.close()
+
+
+def feeds(batch=2):
+    return {"x": np.ones((batch, 4), np.float32), "t": np.full(batch, 0.5, np.float32)}
+
+
+def test_a_call_gives_every_output_with_its_shape_and_dtype(engine):
+    out = engine.run(feeds(3))
+    assert out.keys() == engine.outputs.keys()
+    assert out["out"].shape == (3, 4)
+    assert out["out"].dtype == np.float32
+
+
+def test_the_same_call_gives_the_same_bytes(engine):
+    first = engine.run(feeds())["out"].copy()
+    engine.run({"x": np.zeros((1, 4), np.float32), "t": np.zeros(1, np.float32)})
+    assert engine.run(feeds())["out"].tobytes() == first.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"x": np.ones((2, 4), np.float64)}, "'x': expected float32, found float64"),
+        ({"x": np.ones((2, 5), np.float32)}, "'x': expected shape"),
+        ({"x": np.ones((3, 4), np.float32)}, "'t': expected shape"),
+        ({"t": np.ones((2, 1), np.float32)}, "'t': expected shape"),
+        ({"y": np.ones(1, np.float32)}, "expected inputs"),
+    ],
+)
+def test_wrong_tensors_are_named_before_the_call(engine, wrong, words):
+    with pytest.raises(EngineRunError, match=words):
+        engine.run({**feeds(), **wrong})
+
+
+def test_the_provider_is_said(engine):
+    assert engine.provider in ("numpy", "CPUExecutionProvider")
+
+
+def test_a_missing_backend_is_an_error_never_a_substitute(small_onnx):
+    with pytest.raises(EngineUnavailable, match="tensorrt"):
+        open_engine(small_onnx, "tensorrt")
+
+
+def test_a_missing_provider_is_an_error_that_lists_what_is_there(small_onnx):
+    with pytest.raises(EngineUnavailable, match="no CUDAExecutionProvider; it offers .*CPUExecutionProvider"):
+        OnnxRuntimeEngine(small_onnx, providers=("CUDAExecutionProvider",))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a network", b"\x08\x09" * 500])
+def test_a_damaged_file_is_named(tmp_path, content):
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(content)
+    with pytest.raises(EngineLoadError, match="broken.onnx"):
+        open_engine(path)
+
+
+def test_a_truncated_file_is_named(small_onnx):
+    small_onnx.write_bytes(small_onnx.read_bytes()[:-40])
+    with pytest.raises(EngineLoadError, match="small.onnx"):
+        open_engine(small_onnx)
