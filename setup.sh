@@ -59,7 +59,8 @@ missing() {
 # --- what the project uses if it can ------------------------------------------------------------------------------------
 
 broker() {
-    PATH=$PATH:/usr/sbin:/usr/local/sbin command -v mosquitto >/dev/null && return
+    # Debian puts it where only root's PATH leads.
+    { command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ]; } && return
     if apt mosquitto; then
         # We want the program, not another broker on this machine's port 1883 from the next boot on.
         if command -v systemctl >/dev/null; then root systemctl disable mosquitto >/dev/null 2>&1 || true; fi

@@ -5,7 +5,7 @@ require denoised.inc
 # differs between series.
 DENOISED_TREE ?= "${THISDIR}/../../../.."
 FILESEXTRAPATHS:prepend := "${DENOISED_TREE}:"
-SRC_URI = " \
+SRC_URI = "\
     file://LICENSE;subdir=${BP} \
     file://README.md;subdir=${BP} \
     file://__init__.py;subdir=${BP} \
