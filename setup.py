@@ -29,6 +29,7 @@ setup(
         "demo": ["amqtt>=0.11"],
         "dev": [
             "hypothesis",
+            "jsonschema>=4.18",
             "mypy",
             "onnx>=1.16",
             "pytest>=8",

@@ -103,7 +103,10 @@ class _Composer:
         try:
             root = self._root()
         except yaml.MarkedYAMLError as e:
-            mark = e.problem_mark or e.context_mark
+            at_end = e.problem_mark is None or not "".join(self.lines[e.problem_mark.line :])[e.problem_mark.column :].strip()
+            mark = (
+                e.context_mark if at_end and e.context_mark else e.problem_mark
+            )  # what is never closed is blamed where it opens
             place = self._at(mark.line, mark.column) if mark else Place(str(self.file))
             self._stop(place, f"not YAML: {_reason(e, place)}")
         except (yaml.YAMLError, ValueError) as e:  # the reader's own errors; a "\ud800" that is no character
@@ -137,7 +140,8 @@ class _Composer:
         else:
             plain_tags = (None, "!", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
             if event.tag not in plain_tags:
-                self._error(place, _unknown_tag(event.tag))
+                known = event.tag in self.references
+                self._error(place, f"{event.tag} stands before a single value" if known else _unknown_tag(event.tag))
             compose = self._mapping if isinstance(event, yaml.MappingStartEvent) else self._sequence
             node = compose(place, depth)
         if event.anchor:
@@ -172,7 +176,8 @@ class _Composer:
         if isinstance(event, yaml.ScalarEvent) and event.tag not in self.references:
             return str(event.value)
         self._error(self._place(event), "a key must be plain text")
-        self._node(event, depth + 1)
+        if isinstance(event, yaml.CollectionStartEvent):
+            self._node(event, depth + 1)
         return None
 
     def _merged(self, node: Node) -> dict[str, Node]:
@@ -238,7 +243,9 @@ class _Composer:
         return _sound(raw, str(path)).rstrip("\r\n")
 
     def _at(self, line: int, column: int) -> Place:
-        return Place(str(self.file), line + 1, column + 1, self.lines[line] if line < len(self.lines) else "")
+        if line >= len(self.lines):  # the end of a text without a last line break
+            line, column = len(self.lines) - 1, len(self.lines[-1])
+        return Place(str(self.file), line + 1, column + 1, self.lines[line])
 
     def _place(self, event: Any) -> Place:
         return self._at(event.start_mark.line, event.start_mark.column)

@@ -1,6 +1,7 @@
 """The tree as a JSON Schema (draft 2020-12), from which editors complete and check a configuration.
 
-msgspec makes it; what only our reader knows is added: unknown keys are refused, and durations are texts too.
+msgspec makes it; what only our reader knows is added: unknown keys are refused, durations are texts too, and a section
+with nothing written in it is its defaults.
 """
 
 from __future__ import annotations
@@ -24,8 +25,7 @@ def schema() -> dict[str, Any]:
     for part in (root, *parts.values()):
         part["additionalProperties"] = False
         part["description"] = re.sub(r"[`*]", "", part["description"])
-    _durations_are_texts(root)
-    _durations_are_texts(parts)
+    _as_read([root, parts])
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": ID,
@@ -35,14 +35,12 @@ def schema() -> dict[str, Any]:
     }
 
 
-def _durations_are_texts(value: Any) -> None:
-    """msgspec knows a duration as the number of seconds that it becomes."""
+def _as_read(value: Any) -> None:
+    """Durations, which msgspec knows as the numbers they become, and sections that may be empty."""
     if isinstance(value, dict):
         if value.get("pattern") == DURATION_PATTERN:
-            value["type"] = ["string", "number"]
-            value["minimum"] = 0
-        for below in value.values():
-            _durations_are_texts(below)
-    elif isinstance(value, list):
-        for below in value:
-            _durations_are_texts(below)
+            value |= {"type": ["string", "number"], "minimum": 0}
+        if value.get("type") == "object" and not value.get("required"):
+            value["type"] = ["object", "null"]
+    for below in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _as_read(below)

@@ -73,8 +73,8 @@ def test_every_flaw_comes_at_once_at_its_place() -> None:
         }
     )
     assert set(found) == {
-        "prot", "port", "mode", "threads", "period", "wait", "inner.hihg", "maybe", "by_name.long name", "by_name.long name.low",
-        "rows[1].low", "values[0][1]", "values[1][1]", "weights.a.b",
+        "prot", "port", "mode", "threads", "period", "wait", "inner.hihg", "maybe", "by_name.long name",
+        "by_name.long name.low", "rows[1].low", "values[0][1]", "values[1][1]", "weights.a.b",
     }  # fmt: skip
 
 
@@ -121,15 +121,21 @@ def test_a_secret_is_never_shown(place: str) -> None:
 
 
 def test_a_secret_becomes_the_number_that_is_wanted() -> None:
-    assert read({"port": Secret("1883"), "period": Secret("2s"), "name": Secret("abc")}, Outer) == Outer(1883, "abc", period=2.0)
+    assert read({"port": Secret("1883"), "period": Secret("2s"), "name": Secret("abc")}, Outer) == Outer(
+        1883, "abc", period=2.0
+    )
 
 
-@pytest.mark.parametrize(("text", "value"), [("500ms", 0.5), (" 1.5 s ", 1.5), ("5min", 300.0), ("2h", 7200.0), ("7d", 604800.0)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("500ms", 0.5), (" 1.5 s ", 1.5), ("5min", 300.0), ("2h", 7200.0), ("7d", 604800.0)]
+)
 def test_durations(text: str, value: float) -> None:
     assert seconds(text) == value
 
 
-@pytest.mark.parametrize("value", [True, None, -1, math.inf, math.nan, 10**400, "9" * 400, "", "s", "-1s", "1e3s", "1 s s", "١s", [], {}])
+@pytest.mark.parametrize(
+    "value", [True, None, -1, math.inf, math.nan, 10**400, "9" * 400, "", "s", "-1s", "1e3s", "1 s s", "١s", [], {}]
+)
 def test_what_is_no_duration_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="expected a duration"):
         seconds(value)
@@ -147,7 +153,9 @@ def test_field_names_read_like_the_payload() -> None:
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda below: st.lists(below, max_size=3) | st.dictionaries(st.sampled_from([*Outer.__dataclass_fields__, "low", "x"]), below),
+    lambda below: (
+        st.lists(below, max_size=3) | st.dictionaries(st.sampled_from([*Outer.__dataclass_fields__, "low", "x"]), below)
+    ),
     max_leaves=12,
 )
 
