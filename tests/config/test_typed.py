@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import pytest
-from denoised.config.typed import Bad, Duration, Flaws, Secret, did_you_mean, field_name, read, seconds
+from denoised.config.typed import Bad, Duration, Flaws, Parsed, Secret, did_you_mean, field_name, read, seconds
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Meta
@@ -23,6 +23,10 @@ class Inner:
             raise Bad("low", "low must be less than high")
 
 
+def _inner_or_auto(value: Any) -> Inner:
+    return Inner() if value == "auto" else read(value, Inner)
+
+
 @dataclass(frozen=True)
 class Outer:
     port: Annotated[int, Meta(ge=1, le=65535)]
@@ -33,6 +37,7 @@ class Outer:
     wait: Annotated[Duration | None, Meta(description="or not at all")] = None
     inner: Inner = field(default_factory=Inner)
     maybe: Inner | None = None
+    either: Annotated[Inner, Parsed(_inner_or_auto)] = Inner()
     by_name: dict[Annotated[str, Meta(max_length=3)], Inner] = field(default_factory=dict)
     rows: tuple[Inner, ...] = ()
     values: list[list[float | None]] = field(default_factory=list)
@@ -66,6 +71,7 @@ def test_every_flaw_comes_at_once_at_its_place() -> None:
             "wait": [],
             "inner": {"hihg": 2},
             "maybe": 3,
+            "either": {"lwo": 1, "high": "x"},
             "by_name": {"long name": {"low": "x"}},
             "rows": [{}, {"low": 2, "high": 1}],
             "values": [[1, "a"], [None, True]],
@@ -73,7 +79,8 @@ def test_every_flaw_comes_at_once_at_its_place() -> None:
         }
     )
     assert set(found) == {
-        "prot", "port", "mode", "threads", "period", "wait", "inner.hihg", "maybe", "by_name.long name",
+        "prot", "port", "mode", "threads", "period", "wait", "inner.hihg", "maybe", "either.lwo",
+        "either.high", "by_name.long name",
         "by_name.long name.low", "rows[1].low", "values[0][1]", "values[1][1]", "weights.a.b",
     }  # fmt: skip
 
