@@ -1,0 +1,174 @@
+"""Shapes of defects: small parametric forms whose sizes are fitted to the masks of real defects.
+
+blob  a closed curve anywhere on the part (pores, stains)      walk  a random walk, often from an edge (cracks)
+bite  a blob centred on an edge of the part (breaks, fraying)  area  a large, nearly rectangular patch (uneven grinding)
+
+Lengths are pixels of the pictures that the form was fitted on; `unit` scales them to the picture at hand.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+
+Form = Literal["blob", "walk", "bite", "area"]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How the masks of one class look. Three numbers are the 10, 50 and 90 % quantiles over the real masks."""
+
+    form: Form
+    edge: float
+    """Share of the masks that touch an edge of the part."""
+    area: tuple[float, float, float]
+    aspect: tuple[float, float, float]
+    """Length over width of the smallest rectangle around the mask."""
+    ragged: float
+    """1 - area over the area of the convex hull, median."""
+    field: float
+    """Square root of the area of the pictures that it was fitted on, median."""
+
+
+def part_of(image: np.ndarray) -> np.ndarray:
+    """Where the part lies in a grey picture (H, W), any dtype: 1 on the part, 0 on a much darker background. uint8."""
+    grey = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 2.0)
+    bright = float(np.percentile(grey, 60))
+    part = (grey > 0.3 * bright).astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(part)
+    if count < 2:
+        return np.ones(image.shape, np.uint8)
+    part = (labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))).astype(np.uint8)
+    return np.ones(image.shape, np.uint8) if part.mean() < 0.05 else part
+
+
+def draw(
+    shape: Shape, allowed: np.ndarray, rng: np.random.Generator, unit: float, part: np.ndarray | None = None
+) -> np.ndarray:
+    """One mask (H, W), uint8 0/1, not empty, inside `allowed` (H, W), 0/1. The edges are those of `part`, default `allowed`."""
+    part = allowed if part is None else part
+    area = min(_between(shape.area, rng) * unit**2, 0.6 * float(allowed.sum()))
+    aspect = max(_between(shape.aspect, rng), 1.0)
+    length, width = math.sqrt(area * aspect), math.sqrt(area / aspect)
+    for _ in range(8):
+        edge = rng.random() < shape.edge
+        x, y, inward = _place(allowed, part, edge, shape.form, 0.5 * min(length, width * 2), rng)
+        if shape.form == "walk":
+            mask = _walk(allowed.shape, (x, y), inward, length, width, edge, rng, unit)
+        elif shape.form == "bite" and edge:
+            mask = _lobe(allowed.shape, (x, y), inward + math.pi / 2, length, 1.7 * width, shape.ragged, 2.0, rng)
+        elif shape.form == "area":
+            turn = (0.0 if rng.random() < 0.5 else math.pi / 2) + rng.normal(0, 0.06)
+            mask = _lobe(allowed.shape, (x, y), turn, 1.1 * length, 1.1 * width, shape.ragged, 4.0, rng)
+        else:
+            mask = _lobe(allowed.shape, (x, y), rng.uniform(0, math.pi), 1.13 * length, 1.13 * width, shape.ragged, 2.0, rng)
+        mask &= allowed
+        if mask.sum() >= max(9.0, 0.25 * min(area, 400.0)):
+            return mask
+    if not mask.any():
+        y_, x_ = (int(v[len(v) // 2]) for v in np.nonzero(allowed))
+        mask[y_, x_] = 1
+    return mask
+
+
+def fit(masks: Sequence[np.ndarray], parts: Sequence[np.ndarray]) -> Shape:
+    """The shape of one class from its real masks (H, W), 0/1, and where the part lies in each picture, 0/1."""
+    rows = []
+    for mask, part in zip(masks, parts):
+        rim = 1 - cv2.erode(part, np.ones((9, 9), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
+        count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+        for i in range(1, count):
+            one = (labels == i).astype(np.uint8)
+            area = float(one.sum())
+            if area < 12 or area < 0.1 * mask.sum():
+                continue
+            outline = max(cv2.findContours(one, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0], key=len)
+            (_, _), (a, b), _ = cv2.minAreaRect(outline)
+            hull = max(cv2.contourArea(cv2.convexHull(outline)), area)
+            rows.append((area, (max(a, b) + 1) / (min(a, b) + 1), 1 - area / hull, bool((one & rim).any()), area / mask.size))
+    if not rows:
+        raise ValueError("no mask holds a defect of 12 pixels or more")
+    area_, aspect_, ragged_, edge_, share_ = (np.array(column, np.float64) for column in zip(*rows))
+    edge, aspect = float(edge_.mean()), float(np.median(aspect_))
+    form: Form = "area" if np.median(share_) > 0.05 else "walk" if aspect > 5 else "bite" if edge > 0.5 else "blob"
+    field = float(np.median([math.sqrt(m.size) for m in masks]))
+    return Shape(
+        form, round(edge, 3), _quantiles(area_), _quantiles(aspect_), round(float(np.median(ragged_)), 3), round(field, 1)
+    )
+
+
+def _quantiles(values: np.ndarray) -> tuple[float, float, float]:
+    low, middle, high = (round(float(q), 2) for q in np.quantile(values, (0.1, 0.5, 0.9)))
+    return low, middle, high
+
+
+def _between(quantiles: tuple[float, float, float], rng: np.random.Generator) -> float:
+    """A draw whose logarithm is linear between the quantiles, so within 10 to 90 % of what was seen."""
+    return math.exp(float(np.interp(rng.uniform(0.1, 0.9), (0.1, 0.5, 0.9), [math.log(max(q, 1e-3)) for q in quantiles])))
+
+
+def _place(
+    allowed: np.ndarray, part: np.ndarray, edge: bool, form: Form, clearance: float, rng: np.random.Generator
+) -> tuple[float, float, float]:
+    """A centre (x, y) in pixels and the direction into the part there, radians."""
+    inside = cv2.distanceTransform(cv2.copyMakeBorder(part, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0), cv2.DIST_L2, 5)[
+        1:-1, 1:-1
+    ]
+    if edge:
+        near = np.argwhere((inside > 0) & (inside < 2.5) & (allowed > 0))
+        if len(near):
+            y, x = near[rng.integers(len(near))]
+            soft = cv2.GaussianBlur(inside[max(y - 12, 0) : y + 13, max(x - 12, 0) : x + 13], (0, 0), 2)
+            cy, cx = min(int(y), 12), min(int(x), 12)
+            gx = float(soft[:, min(cx + 3, soft.shape[1] - 1)].mean() - soft[:, max(cx - 3, 0)].mean())
+            gy = float(soft[min(cy + 3, soft.shape[0] - 1)].mean() - soft[max(cy - 3, 0)].mean())
+            return float(x), float(y), math.atan2(gy, gx)
+    inner = cv2.distanceTransform(cv2.copyMakeBorder(allowed, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0), cv2.DIST_L2, 5)[
+        1:-1, 1:-1
+    ]
+    free = np.argwhere(inner > min(clearance if form != "area" else 1.0, 0.8 * float(inner.max())))
+    y, x = free[rng.integers(len(free))] if len(free) else np.argwhere(allowed)[0]
+    return float(x), float(y), float(rng.uniform(-math.pi, math.pi))
+
+
+def _lobe(
+    size: tuple[int, ...], at: tuple[float, float], turn: float, length: float, width: float, ragged: float, power: float,
+    rng: np.random.Generator,
+) -> np.ndarray:  # fmt: skip
+    """A closed curve around `at`: a superellipse (power 2 = ellipse) whose radius wavers with `ragged`."""
+    angle = np.linspace(0, 2 * math.pi, 180, endpoint=False)
+    radius = (np.abs(np.cos(angle)) ** power + np.abs(np.sin(angle)) ** power) ** (-1 / power)
+    top = 4 + int(60 * min(ragged, 0.4))
+    order = np.arange(2, top)
+    strength = (0.06 + 0.5 * ragged) * rng.standard_normal(len(order)) / order ** (1.3 - min(ragged, 0.4))
+    wave = (strength[:, None] * np.cos(order[:, None] * angle + rng.uniform(0, 2 * math.pi, len(order))[:, None])).sum(0)
+    radius = radius * np.exp(np.clip(wave, -0.9, 0.9))
+    x, y = 0.5 * length * radius * np.cos(angle), 0.5 * width * radius * np.sin(angle)
+    points = np.stack([at[0] + x * math.cos(turn) - y * math.sin(turn), at[1] + x * math.sin(turn) + y * math.cos(turn)], -1)
+    mask = np.zeros(size, np.uint8)
+    cv2.fillPoly(mask, [np.round(points * 16).astype(np.int32)], 1, cv2.LINE_8, 4)
+    return mask
+
+
+def _walk(
+    size: tuple[int, ...], at: tuple[float, float], heading: float, length: float, width: float, edge: bool,
+    rng: np.random.Generator, unit: float,
+) -> np.ndarray:  # fmt: skip
+    """A path that keeps its rough direction and wavers, `width` pixels wide; from the edge inwards, or both ways from `at`."""
+    step = 4.0 * max(unit, 0.5)
+    mask = np.zeros(size, np.uint8)
+    heading += rng.normal(0, 0.25)
+    for way in (0.0,) if edge else (0.0, math.pi):
+        (x, y), lean = at, 0.0
+        for _ in range(max(2, int(length * (1.0 if edge else 0.5) / step))):
+            lean = 0.85 * lean + rng.normal(0, 0.16)
+            nx, ny = x + step * math.cos(heading + way + lean), y + step * math.sin(heading + way + lean)
+            thick = max(1, round(width * rng.uniform(0.75, 1.15)))
+            cv2.line(mask, (round(x), round(y)), (round(nx), round(ny)), 1, thick)
+            x, y = nx, ny
+    return mask

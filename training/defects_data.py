@@ -1,0 +1,252 @@
+"""The pool of training windows: real defects beside their pseudo-clean pictures, real defects on other good pictures,
+and procedural ones on procedural parts. Made once at the start from a seed; the training only draws from it.
+
+A folder of pictures holds `<class>/NAME.jpg` with `NAME_mask.png` (255 = defect) and `free/*.jpg` without defects.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ..demo import surface
+from ..plugins.defect_synthesis import masks, region
+from . import defects_clean, defects_draw
+
+Progress = Callable[[str, int, int], None]
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp")
+
+
+@dataclass(frozen=True)
+class Real:
+    """One real picture with a defect: grey (H, W) float32 0..255, mask (H, W) 0/1 uint8."""
+
+    defect: str
+    image: np.ndarray
+    mask: np.ndarray
+
+
+@dataclass(frozen=True)
+class Host:
+    """A good picture, grey (H, W) float32, and where the part lies in it, 0/1 uint8."""
+
+    image: np.ndarray
+    part: np.ndarray
+
+
+@dataclass
+class Pool:
+    """Windows, column by column: defect and clean (N, 64, 64) uint8-valued grey, mask 0/1, and what the network is told."""
+
+    defect: list[np.ndarray] = field(default_factory=list)
+    clean: list[np.ndarray] = field(default_factory=list)
+    mask: list[np.ndarray] = field(default_factory=list)
+    label: list[int] = field(default_factory=list)
+    scale: list[float] = field(default_factory=list)
+    real: list[bool] = field(default_factory=list)
+
+    def add(self, label: int, real: bool, defect: np.ndarray, clean: np.ndarray, step: region.Step) -> None:
+        """The pictures (H, W) as the step's window sees them, with the step's share of the mask."""
+        window, mask = step.window, step.share.cut(step.window)
+        if mask.sum() < 9:
+            return
+        self.defect.append(np.round(region.shrink(defect[window.slices])).astype(np.uint8))
+        self.clean.append(np.round(region.shrink(clean[window.slices])).astype(np.uint8))
+        self.mask.append(region.shrink_mask(mask).astype(np.uint8))
+        self.label.append(label)
+        self.scale.append(window.scale)
+        self.real.append(real)
+
+
+def read_real(folder: Path, shots: Path | None = None) -> list[Real]:
+    """Every real defect picture `folder`/<class>/NAME, or only those that the CSV `shots` lists in its column `image`.
+
+    A listed path is taken from `folder`, or only its last two parts, <class>/NAME, are.
+    """
+    if shots:
+        with shots.open(newline="") as f:
+            listed = dict.fromkeys(Path(row["image"]) for row in csv.DictReader(f))
+        paths = [folder / p if (folder / p).exists() else folder.joinpath(*p.parts[-2:]) for p in listed]
+    else:
+        paths = sorted(p for p in folder.glob("*/*") if p.suffix.lower() in PICTURES and p.parent.name != "free")
+    out = []
+    for path in paths:
+        if path.stem.endswith("_mask"):
+            continue
+        image, mask = cv2.imread(str(path), 0), cv2.imread(str(path.with_name(path.stem + "_mask.png")), 0)
+        if image is None or mask is None or mask.shape != image.shape:
+            raise ValueError(f"{path}: expected a picture and, beside it, a mask of the same size named {path.stem}_mask.png")
+        out.append(Real(path.parent.name, image.astype(np.float32), (mask > 127).astype(np.uint8)))
+    return out
+
+
+def read_good(folder: Path) -> list[np.ndarray]:
+    """The good pictures in `folder`, grey (H, W) float32."""
+    paths = sorted(p for p in folder.glob("*") if p.suffix.lower() in PICTURES)
+    return [np.asarray(cv2.imread(str(p), 0), np.float32) for p in paths]
+
+
+def build(
+    reals: Sequence[Real], good: Sequence[np.ndarray], classes: Sequence[str], seed: int, progress: Progress,
+    per_real: int = 24, parts: int = 500, target: int = 3000,
+) -> Pool:  # fmt: skip
+    """The whole pool. per_real: windows from each real defect at least; small classes get more, up to `target` a class."""
+    pool, rng = Pool(), np.random.default_rng(seed)
+    tiles = [Host(g, masks.part_of(g)) for g in good]
+    made = [_host(rng) for _ in range(60)]
+    counts = {c: max(1, sum(len(defects_clean.components(r.mask)) for r in reals if r.defect == c)) for c in classes}
+    for i, real in enumerate(reals):
+        progress("windows of real defects", i, len(reals))
+        each = max(per_real, target // counts[real.defect])
+        _real_windows(pool, real, classes.index(real.defect), tiles, made, each, rng)
+    known = [c for c in classes if c in defects_draw.PAINTERS]
+    for i in range(parts if known else 0):
+        progress("procedural parts", i, parts)
+        _procedural_windows(pool, classes, known, rng)
+    return pool
+
+
+def _real_windows(
+    pool: Pool, real: Real, label: int, tiles: Sequence[Host], made: Sequence[Host], each: int, rng: np.random.Generator
+) -> None:
+    everything = cv2.dilate(real.mask, np.ones((5, 5), np.uint8))
+    for one in defects_clean.components(real.mask):
+        wide = cv2.dilate(one, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5)))
+        large, (_, _, w, h) = bool(wide.mean() > 0.12), cv2.boundingRect(wide)
+        movable = max(w, h) <= 110 and not _touches(wide, real.image)
+        views = [defects_clean.without(real.image, wide, everything, rng) for _ in range(1 if large else 4)]
+        for _ in range(each):
+            clean, defect, mask = views[int(rng.integers(len(views)))], real.image, wide
+            if tiles and large and rng.random() < 0.75:
+                other = cv2.resize(
+                    tiles[int(rng.integers(len(tiles)))].image, (mask.shape[1], mask.shape[0]), interpolation=cv2.INTER_AREA
+                )
+                clean, defect = other, defects_clean.transplant(defect, clean, mask, other, (0, 0), True)
+            elif movable and rng.random() < 0.55:
+                hosts = made if not tiles or rng.random() < 0.3 else tiles
+                moved = _moved(defect, clean, mask, hosts[int(rng.integers(len(hosts)))], rng)
+                if moved is None:
+                    continue
+                defect, clean, mask = moved
+            pool.add(label, True, *_view(defect, clean, mask, rng))
+
+
+def _moved(
+    defect: np.ndarray, clean: np.ndarray, mask: np.ndarray, on: Host, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """The defect turned, zoomed and put onto another good picture; None where it finds no place."""
+    host = on.image
+    x, y, w, h = cv2.boundingRect(mask)
+    side = int(1.5 * max(w, h)) + 10
+    zoom = float(np.exp(rng.uniform(-0.25, 0.35)))
+    turn = cv2.getRotationMatrix2D(
+        (x + w / 2, y + h / 2), rng.uniform(0, 360) if max(w, h) < 40 else rng.uniform(-20, 20), zoom
+    )
+    turn[:, 2] += np.array([side / 2 - x - w / 2, side / 2 - y - h / 2])
+    if rng.random() < 0.5:
+        turn[0] = np.array([0, 0, side]) - turn[0]
+
+    def patch(z: np.ndarray, how: int) -> np.ndarray:
+        return np.asarray(cv2.warpAffine(z, turn, (side, side), flags=how, borderMode=cv2.BORDER_REFLECT_101))
+
+    m = patch(mask, cv2.INTER_NEAREST)
+    room = cv2.erode(on.part, np.ones((min(side, 61),) * 2, np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    free = np.argwhere(room)
+    free = free[(free[:, 0] >= side // 2) & (free[:, 1] >= side // 2)] if len(free) else free
+    free = (
+        free[(free[:, 0] < host.shape[0] - side // 2 - 1) & (free[:, 1] < host.shape[1] - side // 2 - 1)] if len(free) else free
+    )
+    if not len(free) or not m.any():
+        return None
+    cy, cx = free[rng.integers(len(free))]
+    at = (int(cx - side // 2), int(cy - side // 2))
+    out = defects_clean.transplant(patch(defect, cv2.INTER_LINEAR), patch(clean, cv2.INTER_LINEAR), m, host, at, False)
+    whole = np.zeros(host.shape, np.uint8)
+    whole[at[1] : at[1] + side, at[0] : at[0] + side] = m
+    return out, host, whole
+
+
+def _view(
+    defect: np.ndarray, clean: np.ndarray, mask: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, region.Step]:
+    """A window that a job would plan for this mask, jittered; of a walk one step, what comes before it already drawn."""
+    wide = region.trimmed(cv2.dilate(mask, np.ones((3, 3), np.uint8)) if rng.random() < 0.4 else mask)
+    steps = region.plan(wide, mask.shape)
+    if len(steps) > 1:
+        order = steps if rng.random() < 0.5 else steps[::-1]
+        k = int(rng.integers(len(order)))
+        if rng.random() < 0.7:
+            whole = region.Window(0, 0, mask.shape[1], mask.shape[0])
+            done = sum(step.share.cut(whole) for step in order[:k]) + np.zeros_like(mask)
+            clean = np.where(done > 0, defect, clean)
+        return defect, clean, order[k]
+    (h, w), window = wide.pixels.shape, steps[0].window
+    side = max(window.w, window.h)
+    if side > region.SIDE:
+        side = max(region.SIDE, math.ceil(side * rng.uniform(0.85, 1.3)))
+    slack = min(0.5 * max(side * 0.97 - max(w, h), 0), 0.3 * side)
+    shift_x, shift_y = rng.uniform(-slack, slack, 2)
+    window = region.window_around(wide.x + w / 2 + shift_x, wide.y + h / 2 + shift_y, side, mask.shape)
+    return defect, clean, region.Step(window, wide)
+
+
+def _procedural_windows(pool: Pool, classes: Sequence[str], known: Sequence[str], rng: np.random.Generator) -> None:
+    host = _host(rng)
+    for defect in known:
+        mask = masks.draw(defects_draw.SHAPES[defect], host.part, rng, float(np.exp(rng.uniform(-0.1, 0.6))))
+        painted = defects_draw.paint(defect, host.image, mask, host.part, rng)
+        pool.add(classes.index(defect), False, *_view(painted, host.image, mask, rng))
+
+
+def _host(rng: np.random.Generator) -> Host:
+    """A procedural part, any finish, size and exposure."""
+    finish = surface.FINISHES[int(rng.integers(len(surface.FINISHES)))]
+    image = surface.part(rng, rng, finish, int(rng.integers(420, 660)), int(rng.integers(360, 500))).astype(np.float32)
+    image = np.clip(image * np.float32(rng.uniform(0.55, 1.35)), 0, 255)
+    return Host(image, masks.part_of(image))
+
+
+def _touches(mask: np.ndarray, image: np.ndarray) -> bool:
+    """Whether the mask meets the picture's border or the dark background."""
+    x, y, w, h = cv2.boundingRect(mask)
+    at_border = x < 4 or y < 4 or x + w > mask.shape[1] - 4 or y + h > mask.shape[0] - 4
+    near = cv2.dilate(mask, np.ones((9, 9), np.uint8))
+    return at_border or bool((near & (1 - masks.part_of(image))).any() and mask.sum() > 300)
+
+
+def columns(pool: Pool) -> dict[str, np.ndarray]:
+    """The pool as arrays, with the strength of each change: mean of its blurred size under the mask, in units of the gain."""
+    defect, clean, mask = (np.stack(c) for c in (pool.defect, pool.clean, pool.mask))
+    strength = np.empty(len(defect), np.float32)
+    for i in range(len(defect)):
+        strength[i] = strength_of(
+            defect[i].astype(np.float32) - clean[i], clean[i].astype(np.float32), mask[i].astype(np.float32)
+        )
+    return {
+        "defect": defect, "clean": clean, "mask": mask, "label": np.array(pool.label, np.int64),
+        "scale": np.array(pool.scale, np.float32), "real": np.array(pool.real), "strength": strength,
+    }  # fmt: skip
+
+
+def strength_of(change: np.ndarray, clean: np.ndarray, mask: np.ndarray) -> float:
+    """Mean size of the slightly blurred change under the mask, in units of the gain; all (64, 64) float32."""
+    _, gain = region.units(clean, mask)
+    soft = np.abs(cv2.GaussianBlur(change * mask, (0, 0), 1.2))
+    return float((soft * mask).sum() / max(float(mask.sum()), 1.0)) / gain
+
+
+def strength_table(pool: dict[str, np.ndarray], classes: Sequence[str], points: int = 11) -> dict[str, list[float]]:
+    """Class -> strength at severity 0, 0.1 ... 1: quantiles over its real windows, over all where there are few."""
+    table = {}
+    for k, name in enumerate(classes):
+        mine = pool["label"] == k
+        chosen = mine & pool["real"] if (mine & pool["real"]).sum() >= 20 else mine
+        quantiles = np.quantile(pool["strength"][chosen], np.linspace(0.02, 0.98, points))
+        table[name] = [round(float(q), 4) for q in np.maximum.accumulate(quantiles)]
+    return table
