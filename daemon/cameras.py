@@ -167,7 +167,7 @@ def main() -> None:
         select.select([line], [], [])
         (setup,) = line.receive()
         _serve(line, typed.read(setup["config"], Config))
-    except wire.Closed:
+    except wire.WireClosed:
         pass
 
 

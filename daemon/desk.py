@@ -65,8 +65,10 @@ class Desk:
     def take(self, messages: list[Message], now: float) -> None:
         """Requests, triggers and cancels that arrived together: stored in one commit, then acknowledged and answered."""
         fresh: dict[str, Job] = {}
+        cancels = [m for m in messages if m.topic.startswith(f"{self.config.base}/jobs/") and m.topic.endswith("/cancel")]
         for message in messages:
-            self._read(message, fresh, now)
+            if message not in cancels:
+                self._read(message, fresh, now)
         if fresh:
             try:
                 self._spool.accept(fresh.values(), now)
@@ -82,13 +84,13 @@ class Desk:
             entry = Entry(job)
             self._enter(entry)
             self._say(entry, now)
+        for message in cancels:  # last, for the job may have come in with them
+            self._cancel(message, now)
 
     def _read(self, message: Message, fresh: dict[str, Job], now: float) -> None:
         base, topic = self.config.base + "/jobs/", message.topic
         middle, _, verb = topic[len(base) :].rpartition("/") if topic.startswith(base) else ("", "", "")
-        if verb == "cancel":
-            self._cancel(middle, message, now)
-        elif verb == "submit":
+        if verb == "submit":
             self._request(middle, lambda: decode(message.payload, self.config.mqtt.max_payload), message, "submit", fresh, now)
         else:
             for name, trigger in self.config.triggers.items():
@@ -183,7 +185,8 @@ class Desk:
         if trigger_reply:
             self._bus.publish(trigger_reply.topic, msgspec.json.encode(reply.plc(final, trigger_reply.form)))
 
-    def _cancel(self, job_id: str, message: Message, now: float) -> None:
+    def _cancel(self, message: Message, now: float) -> None:
+        job_id = message.topic.split("/")[-2]
         entry = self.entries.get(job_id)
         if message.retained or entry is None or entry.cancelled:
             if message.retained:

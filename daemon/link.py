@@ -50,11 +50,11 @@ class Link:
     def send(self, message: Mapping[str, Any]) -> None:
         """To the child; a dead child is noticed by `receive`."""
         if self.wire:
-            with contextlib.suppress(wire.Closed):
+            with contextlib.suppress(wire.WireClosed):
                 self.wire.send(message)
 
     def receive(self) -> list[dict[str, Any]]:
-        """What the child said; `wire.Closed` when it has died."""
+        """What the child said; `wire.WireClosed` when it has died."""
         messages: list[dict[str, Any]] = self.wire.receive() if self.wire else []
         for message in messages:
             if message["type"] == "ready":

@@ -151,7 +151,7 @@ class Supervisor:
         try:
             link.wire.flush()
             messages = link.receive()
-        except wire.Closed:
+        except wire.WireClosed:
             how = link.died(time.monotonic())
             if link is self._worker:
                 self._desk.worker_died(how, time.time())

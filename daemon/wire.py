@@ -15,7 +15,7 @@ _LENGTH = struct.Struct(">I")
 LARGEST = 256 << 20
 
 
-class Closed(ConnectionError):
+class WireClosed(ConnectionError):
     """The other side is gone."""
 
 
@@ -50,11 +50,11 @@ class Wire:
             except BlockingIOError:
                 return
             except OSError as e:
-                raise Closed(str(e)) from e
+                raise WireClosed(str(e)) from e
             del self._out[:sent]
 
     def receive(self) -> list[Any]:
-        """Every whole message that has arrived; `Closed` once the other side is gone and all is read."""
+        """Every whole message that has arrived; `WireClosed` once the other side is gone and all is read."""
         closed = False
         while True:
             try:
@@ -75,7 +75,7 @@ class Wire:
             messages.append(msgspec.json.decode(bytes(self._in[4 : 4 + size])))
             del self._in[: 4 + size]
         if closed and not messages:
-            raise Closed("the other side closed the connection")
+            raise WireClosed("the other side closed the connection")
         return messages
 
     def close(self) -> None:

@@ -110,7 +110,7 @@ class Worker:
             answer = {"type": "failed", "error": Refusal("engine", str(e)).as_error()}
         except OSError as e:
             answer = {"type": "failed", "error": Refusal("storage", f"{e.strerror or e}: {e.filename or folder}").as_error()}
-        except wire.Closed:
+        except wire.WireClosed:
             raise
         except Exception as e:
             log.exception("job %s", job_id)
@@ -266,7 +266,7 @@ def main() -> None:
         select.select([line], [], [])
         (setup,) = line.receive()
         Worker(line, typed.read(setup["config"], Config)).serve()
-    except wire.Closed:
+    except wire.WireClosed:
         pass
 
 

@@ -25,7 +25,7 @@ class Request:
     id: Annotated[str, Meta(pattern=f"^{ID.pattern}$")] | None = None
     priority: Annotated[int, Meta(ge=0, le=9)] = 4
     deadline_ms: Annotated[int, Meta(ge=1, le=10**12)] | None = None
-    seed: Annotated[int, Meta(ge=0, lt=2**63)] | None = None
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
     deliver: Literal["file", "mqtt"] = "file"
 
 

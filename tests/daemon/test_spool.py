@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from denoised.daemon.core.job import Job
+from denoised.daemon.spool import Outgoing, Spool, SpoolError
+
+
+def job(name="a", at=1.0, **more):
+    return Job(id=name, kind="k", params={"x": [1, None]}, seed=3, items=1, received_at=at, digest="d", **more)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "state" / "spool.db"
+
+
+def test_an_accepted_job_is_there_after_a_restart_with_every_field(path):
+    wanted = job(response_topic="r", correlation=b"\x00\xff", deadline_at=5.5, deliver="mqtt")
+    Spool(path).accept([wanted], 1.0)
+    assert Spool(path).unfinished() == [wanted]
+
+
+def test_unfinished_jobs_come_back_in_the_order_in_which_they_came(path):
+    spool = Spool(path)
+    spool.accept([job("b", 2.0), job("c", 3.0), job("a", 1.0)], 3.0)
+    assert [j.id for j in spool.unfinished()] == ["a", "b", "c"]
+
+
+def test_result_and_messages_are_stored_together(path):
+    spool = Spool(path)
+    spool.accept([job()], 1.0)
+    spool.finish("a", {"state": "done", "n": 1}, [Outgoing("t", b"1"), Outgoing("u", None, "/file", b"c", "image/png")], 2.0)
+    again = Spool(path)
+    assert again.unfinished() == []
+    assert (again.find("a").state, again.find("a").result) == ("done", {"state": "done", "n": 1})
+    assert [m for _, m in again.outgoing(0, 10)] == [Outgoing("t", b"1"), Outgoing("u", None, "/file", b"c", "image/png")]
+    assert again.undelivered_paths() == {"/file"}
+
+
+def test_what_is_acknowledged_leaves_the_outbox_and_the_rest_keeps_its_order(path):
+    spool = Spool(path)
+    spool.accept([job()], 1.0)
+    spool.finish("a", {"state": "done"}, [Outgoing(str(n), b"") for n in range(5)], 1.0)
+    seqs = [seq for seq, _ in spool.outgoing(0, 10)]
+    spool.sent(seqs[1:3])
+    assert [m.topic for _, m in spool.outgoing(0, 10)] == ["0", "3", "4"]
+    assert [m.topic for _, m in spool.outgoing(seqs[3], 10)] == ["4"]
+    assert spool.outbox_size() == 3
+
+
+def test_the_same_id_twice_stores_neither(path):
+    spool = Spool(path)
+    spool.accept([job("a")], 1.0)
+    with pytest.raises(Exception, match="UNIQUE"):
+        spool.accept([job("b"), job("a")], 1.0)
+    assert [j.id for j in spool.unfinished()] == ["a"]
+
+
+def test_forgetting_takes_old_results_and_never_a_job_that_waits(path):
+    spool = Spool(path)
+    spool.accept([job("old"), job("new"), job("waits")], 1.0)
+    spool.finish("old", {"state": "done"}, [], 10.0)
+    spool.finish("new", {"state": "done"}, [], 20.0)
+    assert spool.forget(15.0) == 1
+    assert spool.find("old") is None
+    assert spool.find("new") is not None
+    assert [j.id for j in spool.unfinished()] == ["waits"]
+
+
+def test_a_job_is_on_the_disk_when_accept_returns_even_if_the_process_is_killed_then(path):
+    program = (
+        "import os, signal\nfrom pathlib import Path\nfrom denoised.daemon.spool import Spool\n"
+        "from denoised.daemon.core.job import Job\n"
+        f"Spool(Path({str(path)!r})).accept([Job('a', 'k', {{}}, 0, 1, 1.0)], 1.0)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], cwd=path.parent.parent).returncode == -signal.SIGKILL
+    assert [j.id for j in Spool(path).unfinished()] == ["a"]
+
+
+def test_commits_wait_for_the_disk(path):
+    db = Spool(path)._db
+    assert db.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_disk_that_takes_nothing_is_a_spool_error_and_nothing_is_half_stored(path):
+    spool = Spool(path)
+    spool.accept([job("a")], 1.0)
+    spool._db.execute("PRAGMA query_only = 1")  # SQLite then refuses each write as it does on a read-only disk
+    with pytest.raises(SpoolError, match="cannot be written"):
+        spool.accept([job("b")], 1.0)
+    spool._db.execute("PRAGMA query_only = 0")
+    spool.accept([job("c")], 1.0)
+    assert {j.id for j in spool.unfinished()} == {"a", "c"}
+
+
+def test_a_folder_that_cannot_be_written_is_an_os_error(tmp_path):
+    if os.geteuid() == 0:
+        (tmp_path / "state").write_text("a file where the folder should be")
+    else:
+        tmp_path.chmod(0o500)
+    with pytest.raises(OSError):
+        Spool(tmp_path / "state" / "spool.db")
