@@ -4,6 +4,8 @@ PYTHON ?= python3
 export PYTHON
 BIN := .venv/bin
 
+# The targets share one .venv.
+.NOTPARALLEL:
 .PHONY: help demo test lint types format clean
 help:
 	@echo 'make demo    the main job on this machine, about a minute (ARGS="--seconds 30 --out DIR")'

@@ -50,10 +50,10 @@ apt() {
     fi
 }
 
-# missing WHAT MEANING PACKAGE...: the plain message where apt did not help.
+# missing WHAT MEANING COMMAND: the plain message where apt did not help.
 missing() {
     say "$1 is missing. $2"
-    say "  to have it: sudo apt-get install ${*:3}"
+    say "  to have it: $3"
 }
 
 # --- what the project uses if it can ------------------------------------------------------------------------------------
@@ -66,13 +66,13 @@ broker() {
         if command -v systemctl >/dev/null; then root systemctl disable mosquitto >/dev/null 2>&1 || true; fi
         say "mosquitto is installed; its service is left off (sudo systemctl enable --now mosquitto turns it on)"
     elif [ "$what" = demo ]; then
-        missing "the broker mosquitto" "The demo uses the smaller broker amqtt from PyPI instead." mosquitto
+        missing "the broker mosquitto" "The demo uses the smaller broker amqtt from PyPI instead." "sudo apt-get install mosquitto"
     else
-        missing "the broker mosquitto" "Tests that need it are skipped or use amqtt from PyPI." mosquitto
+        missing "the broker mosquitto" "Tests that need it are skipped or use amqtt from PyPI." "sudo apt-get install mosquitto"
     fi
 }
 
-# systemd-python gives the journal its fields; readiness, watchdog and status work without it. It is built from source.
+# The library of systemd itself for sd_notify; without it the project sends the same datagram. It is built from source.
 systemd_python() {
     .venv/bin/python -c 'import systemd.daemon' 2>/dev/null && return
     local headers=(libsystemd-dev pkg-config gcc "python$version-dev")
@@ -80,7 +80,8 @@ systemd_python() {
     if can_build && .venv/bin/python -m pip install -q --disable-pip-version-check "systemd-python>=235" >.venv/pip.log 2>&1; then
         say "systemd-python is built in"
     else
-        missing "systemd-python" "It is left out: logs go to the journal without fields, all else works." "${headers[@]}"
+        missing "systemd-python" "It is left out: readiness, watchdog and status work without it." \
+            "sudo apt-get install ${headers[*]} && .venv/bin/pip install systemd-python"
     fi
 }
 can_build() {
