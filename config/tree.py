@@ -43,6 +43,13 @@ def _topic(value: Any, what: str, wildcards: bool) -> str:
     return value
 
 
+def mqtt_version(value: Any) -> int | str:
+    """5 as a number or text (3.1.1 is text to YAML)."""
+    if value not in (5, "5", "3.1.1") or isinstance(value, bool):
+        raise ValueError(f"expected 5 or 3.1.1, found {show(value)}")
+    return "3.1.1" if value == "3.1.1" else 5
+
+
 _WORD = "1 to 64 of A-Z a-z 0-9 . _ - that begin with a letter or digit"
 
 Port = Annotated[int, Meta(ge=1, le=65535, description="TCP port of the broker")]
@@ -66,6 +73,7 @@ TopicLevel = Annotated[
     Meta(pattern=r"^[^+#/\x00]{1,64}$", extra={"expected": "1 to 64 characters without / + #, as it becomes part of a topic"}),
 ]
 Word = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", extra={"expected": _WORD})]
+Protocol = Annotated[int | str, Parsed(mqtt_version), Meta(extra_json_schema={"enum": [5, "5", "3.1.1"]})]
 JobId = Annotated[
     str,
     Meta(
@@ -111,7 +119,7 @@ class Mqtt:
 
     host: Annotated[str, Meta(min_length=1, description="broker's host name or address")] = "127.0.0.1"
     port: Port = 1883
-    protocol: Annotated[Literal[5, "5", "3.1.1"], Meta(description="MQTT version: 5 or 3.1.1")] = 5
+    protocol: Annotated[Protocol, Meta(description="MQTT version: 5 or 3.1.1")] = 5
     base_topic: Annotated[TopicName | None, Meta(description="base of our own topics; default denoised/<gateway.id>")] = None
     client_id: Annotated[Word | None, Meta(description="MQTT client id; default <gateway.id>-jobs")] = None
     username: Annotated[str | None, Meta(description="user at the broker")] = None

@@ -78,9 +78,14 @@ def test_plain_values_mean_what_they_mean_to_an_editor(write: Write, written: st
     assert params == {"x": read} and type(params["x"]) is type(read)
 
 
-@pytest.mark.parametrize("written", ["5", '"5"', "3.1.1"])
-def test_both_protocols_are_read_however_they_are_written(write: Write, written: str) -> None:
-    assert str(load(write(f"mqtt: {{protocol: {written}}}")).mqtt.protocol) == written.strip('"')
+@pytest.mark.parametrize(("written", "read"), [("5", 5), ('"5"', 5), ("5.0", 5), ("3.1.1", "3.1.1")])
+def test_both_protocols_are_read_however_they_are_written(write: Write, written: str, read: object) -> None:
+    assert load(write(f"mqtt: {{protocol: {written}}}")).mqtt.protocol == read
+
+
+@pytest.mark.parametrize("written", ["4", "3.1", "true", "v5", "[5]", "null"])
+def test_other_protocols_are_refused(write: Write, written: str) -> None:
+    assert the_error(write(f"mqtt: {{protocol: {written}}}")).message.startswith("expected 5 or 3.1.1, found ")
 
 
 def test_keys_are_names_however_they_look(write: Write) -> None:

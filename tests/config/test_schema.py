@@ -58,7 +58,7 @@ def test_what_the_reader_takes_is_valid(plain: dict[str, Any]) -> None:
         {"triggers": {"t": {**TRIGGER, "topic": "a/b+"}}},
         {"triggers": {"t": {**TRIGGER, "topic": "a/#/b"}}},
         {"triggers": {"t": {**TRIGGER, "id": "no blanks"}}},
-        {"sensors": {"a/b": {"tags": {}}}},
+        {"sensors": {"s": {}}},
     ],
 )
 def test_what_the_reader_refuses_is_invalid(plain: dict[str, Any]) -> None:
