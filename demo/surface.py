@@ -33,7 +33,7 @@ def part(product: np.random.Generator, piece: np.random.Generator, finish: str, 
     chamfer = np.exp(-((inside - 3.5 * unit) ** 2) / (2 * (1.3 * unit) ** 2))
     facing = _facing(inside, product.uniform(0, 2 * math.pi))
     metal = (level * (1 + 0.5 * grain) + 0.24 * level * chamfer * facing) * light
-    fixture = 0.045 + 0.02 * _smooth(piece, height, width, 40 * unit)
+    fixture = 0.06 + 0.014 * _smooth(piece, height, width, 40 * unit)
     cover = cv2.GaussianBlur(outline.astype(np.float32), (0, 0), 0.9)
     picture = fixture * (1 - cover) + metal * cover
     for x, y, r in bores:

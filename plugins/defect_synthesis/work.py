@@ -182,7 +182,7 @@ def _save(folder: Path, name: str, image: np.ndarray, mask: region.Mask, facts: 
         "defect": item.defect,
         "severity": f"{item.severity:.3f}",
     }
-    text = {f"denoised:{key}": value for key, value in own.items()}
+    text = {"DigitalSourceType": SYNTHETIC, **{f"denoised:{key}": value for key, value in own.items()}}
     full = np.zeros(image.shape[:2], np.uint8)
     h, w = mask.pixels.shape
     full[mask.y : mask.y + h, mask.x : mask.x + w] = mask.pixels * 255

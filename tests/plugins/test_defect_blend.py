@@ -1,0 +1,116 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+from denoised.plugins.defect_synthesis import blend, coco, region
+
+RNG = np.random.default_rng(0)
+
+
+def picture(shape, dtype=np.uint8):
+    top = np.iinfo(dtype).max
+    return RNG.integers(top // 4, top // 2, shape, dtype=dtype)
+
+
+def round_mask(x, y, r):
+    yy, xx = np.mgrid[-r : r + 1, -r : r + 1]
+    return region.Mask(x, y, (xx**2 + yy**2 <= r * r).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        picture((90, 120)),
+        picture((90, 120, 3)),
+        picture((90, 120, 4)),
+        picture((90, 120), np.uint16),
+        picture((90, 120, 3), np.uint16),
+    ],
+    ids=["grey", "colour", "alpha", "grey16", "colour16"],
+)
+def test_pixels_outside_the_mask_and_the_alpha_channel_stay_bit_equal(image):
+    mask = round_mask(3, 2, 3)
+    change = np.full(mask.pixels.shape, -40, np.float32)
+    out = blend.blended(image, change, mask, mask)
+    covered = mask.cut(region.Window(0, 0, 12, 9)) > 0
+    assert out.dtype == image.dtype and (out[~covered] == image[~covered]).all()
+    if image.ndim == 3 and image.shape[2] == 4:
+        assert (out[..., 3] == image[..., 3]).all()
+    colour = out[covered].astype(int) - image[covered] if image.ndim == 2 else (out.astype(int) - image)[covered][:, :3]
+    assert (colour == round(-40 * np.iinfo(image.dtype).max / 255)).all()
+
+
+def test_a_change_beyond_the_scale_is_clipped_and_does_not_wrap():
+    image = np.array([[250, 5]], np.uint8).repeat(20, 0).repeat(20, 1)
+    mask = region.Mask(0, 0, np.ones(image.shape, np.uint8))
+    out = blend.blended(image, np.where(image > 100, 90, -90).astype(np.float32), mask, mask)
+    assert set(np.unique(out)) == {0, 255}
+
+
+def test_the_change_fades_in_from_the_outline_but_not_from_the_pictures_border():
+    mask = region.Mask(0, 20, np.ones((30, 30), np.uint8))
+    drawn = [(region.Window(0, 0, 64, 64), mask, np.full((64, 64), -50, np.float32))]
+    change = blend.total_change(drawn, mask, (64, 64))
+    assert change[15, 15] == -50 and change[15, 0] == -50
+    assert -50 < change[0, 15] < 0 and -50 < change[15, -1] < 0
+
+
+def test_windows_of_a_walk_are_laid_side_by_side():
+    mask = region.Mask(10, 10, np.ones((5, 100), np.uint8))
+    steps = region.plan(mask, (64, 128))
+    drawn = [(s.window, s.share, np.full((64, 64), -10.0 * (i + 1), np.float32)) for i, s in enumerate(steps)]
+    change = blend.total_change(drawn, mask, (64, 128))
+    assert set(np.unique(change[2])) <= {0, *(-10.0 * (i + 1) for i in range(len(steps)))} | set(change[2, [0, 1, -2, -1]])
+    assert (change[2, 3:-3] < 0).all()
+
+
+def test_where_nothing_is_seen_nothing_is_labelled():
+    mask = region.Mask(40, 50, np.ones((60, 60), np.uint8))
+    change = np.zeros((60, 60), np.float32)
+    change[10:30, 10:30] = -60
+    shown = blend.published(change, mask)
+    assert (shown.x, shown.y) != (40, 50)
+    assert 400 <= shown.pixels.sum() < 900
+    covered = shown.cut(region.Window(40, 50, 60, 60))
+    assert covered[10:30, 10:30].all()
+
+
+def test_a_change_that_is_nowhere_visible_keeps_the_whole_mask():
+    mask = region.Mask(40, 50, np.ones((20, 20), np.uint8))
+    assert blend.published(np.zeros((20, 20), np.float32), mask) is mask
+
+
+def rasterised(outline, shape):
+    """What a reader of COCO makes of a segmentation: pixels whose centre is inside."""
+    if isinstance(outline, dict):
+        flat = np.repeat(np.arange(len(outline["counts"])) % 2, outline["counts"])
+        return flat.reshape(shape, order="F").astype(np.uint8)
+    out = np.zeros(shape, np.uint8)
+    for y in range(shape[0]):
+        for x in range(shape[1]):
+            for ring in outline:
+                points = np.array(ring, np.float32).reshape(-1, 1, 2)
+                out[y, x] |= cv2.pointPolygonTest(points, (x + 0.5, y + 0.5), False) >= 0
+    return out
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda m: cv2.circle(m, (20, 15), 9, 1, -1),
+        lambda m: cv2.line(m, (3, 2), (35, 25), 1, 1),
+        lambda m: m.__setitem__((0, 0), 1),
+        lambda m: m.__setitem__((slice(5, 20), slice(0, 40)), 1),
+        lambda m: [m.__setitem__((4, 4), 1), m.__setitem__((5, 5), 1), cv2.circle(m, (30, 20), 4, 1, -1)],
+        lambda m: cv2.circle(m, (20, 15), 9, 1, 3),
+    ],
+    ids=["disc", "hairline", "one pixel", "to the border", "three pieces", "ring"],
+)
+def test_the_segmentation_gives_back_the_mask_to_the_pixel(draw):
+    full = np.zeros((30, 40), np.uint8)
+    draw(full)
+    note = coco.annotation(1, 1, region.trimmed(full), full.shape)
+    assert (rasterised(note["segmentation"], full.shape) == full).all()
+    assert note["area"] == full.sum() and note["bbox"] == list(cv2.boundingRect(full))
+    json.dumps(note)
