@@ -19,7 +19,8 @@ from typing import Any, Union, get_args, get_origin
 from . import typed
 from .document import Node, read_document
 from .error import ConfigError, Error, Place
-from .tree import DOT_PATH, PATH, Config
+from .fields import DOT_PATH, PATH
+from .tree import Config
 from .typed import Flaw, Secret
 
 Check = Callable[[Mapping[str, Any]], Iterable[Flaw]]

@@ -11,9 +11,10 @@ import difflib
 import functools
 import math
 import re
+import reprlib
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -75,7 +76,7 @@ def field_name(path: Path) -> str:
     """`("values", 3, 0)` -> `values[3][0]`."""
     out = ""
     for part in path:
-        out += f"[{part}]" if isinstance(part, int) else f".{part}" if out else str(part)
+        out += f"[{part}]" if isinstance(part, int) else f".{part[:64]}" if out else part[:64]
     return out
 
 
@@ -88,10 +89,10 @@ def read(value: Any, type_: type[T]) -> T:
     return typing.cast(T, out)
 
 
-def did_you_mean(word: str, known: typing.Iterable[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`, did you mean 'port'?` where one of the known words is near, else the list of them if it is short."""
     known = sorted(known)
-    near = difflib.get_close_matches(str(word), known, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(str(word)[:64], known, n=1, cutoff=0.6)
     if near:
         return f", did you mean '{near[0]}'?"
     return f"; known here: {', '.join(known)}" if 0 < len(known) <= 20 else ""
@@ -119,10 +120,23 @@ Duration = Annotated[
 ]
 
 
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
+
+
 def show(value: Any) -> str:
     """A value for an error message: short, whatever it is."""
-    text = repr(value)
+    text = _SHORT.repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _until_enough(items: Iterable[T], flaws: list[Flaw]) -> Iterator[T]:
+    """The items, until so many of them are wrong that nobody reads on: a request may hold millions."""
+    enough = len(flaws) + 50
+    for item in items:
+        if len(flaws) >= enough:
+            return
+        yield item
 
 
 @functools.cache
@@ -146,23 +160,23 @@ def _read(value: Any, type_: Any, path: Path, flaws: list[Flaw]) -> Any:
         if value is None and type(None) in args:
             return None
         rest = [a for a in args if a is not type(None)]
-        if len(rest) == 1 and _has_dataclass(rest[0]):
+        if len(rest) == 1 and _needs_walk(rest[0]):
             return _read(value, rest[0], path, flaws)
     if dataclasses.is_dataclass(bare):
         return _read_dataclass(value, typing.cast(type, bare), path, flaws)
-    if origin is dict and _has_dataclass(args[1]):
+    if origin is dict and _needs_walk(args[1]):
         if not isinstance(value, Mapping):
             flaws.append(Flaw(path, f"expected a mapping of names, found {show(value)}"))
             return None
         if args[0] is not str:
-            for k in value:
+            for k in _until_enough(value, flaws):
                 _leaf(str(k), args[0], (*path, str(k)), flaws, at_key=True)
-        return {str(k): _read(v, args[1], (*path, str(k)), flaws) for k, v in value.items()}
-    if origin in (list, tuple) and args and _has_dataclass(args[0]):
+        return {str(k): _read(v, args[1], (*path, str(k)), flaws) for k, v in _until_enough(value.items(), flaws)}
+    if origin in (list, tuple) and args and _needs_walk(args[0]):
         if not isinstance(value, (list, tuple)):
             flaws.append(Flaw(path, f"expected a list, found {show(value)}"))
             return None
-        items = [_read(v, args[0], (*path, i), flaws) for i, v in enumerate(value)]
+        items = [_read(v, args[0], (*path, i), flaws) for i, v in _until_enough(enumerate(value), flaws)]
         return tuple(items) if origin is tuple else items
     return _leaf(value, type_, path, flaws)
 
@@ -173,9 +187,9 @@ def _read_dataclass(value: Any, cls: type, path: Path, flaws: list[Flaw]) -> Any
         return None
     fields = {f.name: f for f in dataclasses.fields(cls)}
     before = len(flaws)
-    for key in value:
+    for key in _until_enough(value, flaws):
         if key not in fields:
-            flaws.append(Flaw((*path, str(key)), f"unknown field '{key}'{did_you_mean(key, fields)}", at_key=True))
+            flaws.append(Flaw((*path, str(key)), f"unknown field '{str(key)[:64]}'{did_you_mean(key, fields)}", at_key=True))
     given: dict[str, Any] = {}
     for name, f in fields.items():
         if name in value:
@@ -198,7 +212,10 @@ def _leaf(value: Any, type_: Any, path: Path, flaws: list[Flaw], at_key: bool = 
         flaws.append(Flaw(path, f"expected a finite number, found {value}", at_key))
         return None
     try:
-        return msgspec.convert(value, type_, strict=not isinstance(value, Secret))
+        out = msgspec.convert(value, type_, strict=not isinstance(value, Secret))
+        if isinstance(out, str) and out.endswith("\n") and any(m.pattern for m in _metas(type_)):
+            raise msgspec.ValidationError("Expected `str` matching regex without a line break")  # `$` lets one pass
+        return out
     except msgspec.ValidationError as e:
         if not _blame_items(value, type_, path, flaws):
             flaws.append(Flaw(path, _in_words(str(e), value, type_), at_key))
@@ -213,10 +230,10 @@ def _blame_items(value: Any, type_: Any, path: Path, flaws: list[Flaw]) -> bool:
         args = get_args(bare)
     before = len(flaws)
     if get_origin(bare) is dict and isinstance(value, Mapping):
-        for k, v in value.items():
+        for k, v in _until_enough(value.items(), flaws):
             _read(v, args[1], (*path, str(k)), flaws)
     elif get_origin(bare) in (list, tuple) and isinstance(value, (list, tuple)) and (len(args) == 1 or args[-1] is ...):
-        for i, v in enumerate(value):
+        for i, v in _until_enough(enumerate(value), flaws):
             _read(v, args[0], (*path, i), flaws)
     return len(flaws) > before
 
@@ -254,18 +271,21 @@ def _literals(type_: Any) -> list[Any]:
 
 
 def _near(value: Any, allowed: list[Any]) -> str:
-    near = difflib.get_close_matches(str(value), [str(a) for a in allowed], n=1) if isinstance(value, str) else []
+    near = difflib.get_close_matches(value[:64], [str(a) for a in allowed], n=1) if isinstance(value, str) else []
     return f", did you mean '{near[0]}'?" if near else ""
 
 
 def _expected_words(type_: Any) -> str | None:
     """What a pattern asks for in words: `Meta(extra={"expected": ...})`."""
-    metas = type_.__metadata__ if get_origin(type_) is Annotated else ()
-    for meta in metas:
-        if isinstance(meta, Meta) and meta.extra and "expected" in meta.extra:
-            return str(meta.extra["expected"])
-    bare, _ = _strip(type_)
-    return next(filter(None, map(_expected_words, get_args(bare))), None)
+    return next((str(m.extra["expected"]) for m in _metas(type_) if m.extra and "expected" in m.extra), None)
+
+
+@functools.cache
+def _metas(type_: Any) -> tuple[Meta, ...]:
+    """Every `Meta` on a type and on those inside it."""
+    own = type_.__metadata__ if get_origin(type_) is Annotated else ()
+    below = (m for a in get_args(_strip(type_)[0]) for m in _metas(a))
+    return (*(m for m in own if isinstance(m, Meta)), *below)
 
 
 def _strip(type_: Any) -> tuple[Any, Parsed | None]:
@@ -277,10 +297,11 @@ def _strip(type_: Any) -> tuple[Any, Parsed | None]:
 
 
 @functools.cache
-def _has_dataclass(type_: Any) -> bool:
-    """Whether the walk has to go into this type itself: a dataclass or a `Parsed` mark somewhere inside."""
+def _needs_walk(type_: Any) -> bool:
+    """Whether the walk has to go into this type itself: a dataclass, a `Parsed` mark or a pattern somewhere inside."""
     bare, parsed = _strip(type_)
-    return parsed is not None or dataclasses.is_dataclass(bare) or any(map(_has_dataclass, get_args(bare)))
+    pattern = any(m.pattern for m in _metas(type_))
+    return parsed is not None or dataclasses.is_dataclass(bare) or pattern or any(map(_needs_walk, get_args(bare)))
 
 
 def _keys(cls: type) -> str:

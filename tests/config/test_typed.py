@@ -27,10 +27,14 @@ def _inner_or_auto(value: Any) -> Inner:
     return Inner() if value == "auto" else read(value, Inner)
 
 
+Small = Annotated[str, Meta(pattern="^[a-z]+$", extra={"expected": "small letters"})]
+
+
 @dataclass(frozen=True)
 class Outer:
     port: Annotated[int, Meta(ge=1, le=65535)]
-    name: Annotated[str, Meta(pattern="^[a-z]+$", extra={"expected": "small letters"})] = "x"
+    name: Small = "x"
+    names: tuple[Small, ...] | None = None
     mode: Literal["fast", "slow"] = "fast"
     threads: int | Literal["auto"] = "auto"
     period: Duration = 1.0
@@ -94,6 +98,8 @@ def test_every_flaw_comes_at_once_at_its_place() -> None:
         ({"port": "80"}, "port", "expected a whole number, found '80'"),
         ({"port": None}, "port", "expected a whole number, found None"),
         ({"port": 1, "name": "A"}, "name", "expected small letters, found 'A'"),
+        ({"port": 1, "name": "a\n"}, "name", "expected small letters, found 'a\\n'"),
+        ({"port": 1, "names": ["a", "b\n"]}, "names[1]", "expected small letters, found 'b\\n'"),
         ({"port": 1, "name": 5}, "name", "expected text, found 5; put it in quotes"),
         ({"port": 1, "mode": "fats"}, "mode", "expected one of 'fast', 'slow', found 'fats', did you mean 'fast'?"),
         ({"port": 1, "threads": []}, "threads", "expected a whole number or 'auto', found []"),
@@ -117,8 +123,19 @@ def test_a_misspelt_key_is_blamed_as_a_key() -> None:
     assert {f.field: f.at_key for f in caught.value.flaws} == {"prot": True, "port": False}
 
 
-def test_a_long_value_is_shown_short() -> None:
-    assert len(flaws({"port": "x" * 10_000})["port"]) < 120
+@pytest.mark.parametrize(
+    "value", ["x" * 10_000, list(range(10_000)), {i: i for i in range(10_000)}, [[[["x" * 1000]]]], 10**4000]
+)
+def test_a_long_value_is_shown_short(value: Any) -> None:
+    assert len(flaws({"port": value})["port"]) < 120
+
+
+def test_no_input_makes_more_flaws_than_anybody_reads() -> None:
+    many = 100_000
+    found = flaws(
+        {"k" * many: 1, **{f"k{i}": 1 for i in range(many)}, "values": [["x"] * many], "weights": dict.fromkeys("abc", "x")}
+    )
+    assert 3 < len(found) < 200 and all(len(place) < 200 and len(message) < 500 for place, message in found.items())
 
 
 @pytest.mark.parametrize("place", ["port", "name", "mode", "threads", "period", "inner"])
