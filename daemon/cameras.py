@@ -147,7 +147,6 @@ def _serve(line: wire.Wire, config: Config) -> None:
     (Path(config.state_dir) / "frames").mkdir(parents=True, exist_ok=True)
     line.send({"type": "ready"})
     while True:
-        select.select([line], [], [])
         for message in line.receive():
             to = Path(message["to"])
             part = to.with_suffix(".part")
@@ -157,6 +156,8 @@ def _serve(line: wire.Wire, config: Config) -> None:
                 line.send({"type": "frame", "id": message["id"], "path": str(to)})
             except (NoFrame, OSError, cv2.error) as e:
                 line.send({"type": "no-frame", "id": message["id"], "message": f"camera {message['camera']}: {e}"})
+        select.select([line], [line] if line.unsent else [], [])
+        line.flush()
 
 
 def main() -> None:
@@ -164,8 +165,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     line = wire.Wire(socket.socket(fileno=int(sys.argv[1])))
     try:
-        select.select([line], [], [])
-        (setup,) = line.receive()
+        setup = line.wait_for_one()
         _serve(line, typed.read(setup["config"], Config))
     except wire.WireClosed:
         pass

@@ -5,14 +5,15 @@ A frame is four bytes of length, big-endian, and that many bytes of UTF-8 JSON.
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
 _LENGTH = struct.Struct(">I")
-LARGEST = 256 << 20
 
 
 class WireClosed(ConnectionError):
@@ -67,16 +68,29 @@ class Wire:
                 closed = True
                 break
             self._in += data
-        messages = []
-        while len(self._in) >= 4:
-            (size,) = _LENGTH.unpack_from(self._in)
-            if len(self._in) < 4 + size:
-                break
-            messages.append(msgspec.json.decode(bytes(self._in[4 : 4 + size])))
-            del self._in[: 4 + size]
+        messages = list(self._parsed())
         if closed and not messages:
             raise WireClosed("the other side closed the connection")
         return messages
+
+    def wait_for_one(self) -> Any:
+        """Blocks until one message is there; those behind it stay for `receive`."""
+        while (message := next(self._parsed(), None)) is None:
+            select.select([self], [], [])
+            data = self._sock.recv(1 << 16)
+            if not data:
+                raise WireClosed("the other side closed the connection")
+            self._in += data
+        return message
+
+    def _parsed(self) -> Iterator[Any]:
+        while len(self._in) >= 4:
+            (size,) = _LENGTH.unpack_from(self._in)
+            if len(self._in) < 4 + size:
+                return
+            body = bytes(self._in[4 : 4 + size])
+            del self._in[: 4 + size]
+            yield msgspec.json.decode(body)
 
     def close(self) -> None:
         """Gives the socket back."""

@@ -71,10 +71,10 @@ class Worker:
         self._warm_up()
         self._wire.send({"type": "ready", "pid": os.getpid(), "version": __version__, "threads": self._threads})
         while True:
-            select.select([self._wire], [self._wire] if self._wire.unsent else [], [])
             self._listen()
             while self._waiting:
                 self._run(self._waiting.pop(0))
+            select.select([self._wire], [self._wire] if self._wire.unsent else [], [])
 
     def _warm_up(self) -> None:
         """Opens the default models before the first job needs them; what is wrong is said when a job meets it."""
@@ -263,8 +263,7 @@ def main() -> None:
     Path("/proc/self/oom_score_adj").write_text("500")
     line = wire.Wire(socket.socket(fileno=int(sys.argv[1])))
     try:
-        select.select([line], [], [])
-        (setup,) = line.receive()
+        setup = line.wait_for_one()
         Worker(line, typed.read(setup["config"], Config)).serve()
     except wire.WireClosed:
         pass
