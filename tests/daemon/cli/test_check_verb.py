@@ -63,6 +63,20 @@ def test_a_missing_file_is_an_error_like_any_other(tmp_path: Path, capsys: pytes
     assert capsys.readouterr().out == f"{tmp_path}/none.yaml:1:1: error: cannot read this file: No such file or directory\n"
 
 
+def test_checking_a_read_only_folder_writes_nothing(tmp_path: Path) -> None:
+    """A configuration on a read-only root file system is the normal case."""
+    path = tmp_path / "x.yaml"
+    path.write_text("mqtt: {port: 1884}\n")
+    path.chmod(0o444)
+    tmp_path.chmod(0o555)
+    before = [(p.name, p.stat().st_mtime_ns) for p in (tmp_path, *tmp_path.iterdir())]
+    try:
+        assert main(["check", str(path)]) == 0
+        assert [(p.name, p.stat().st_mtime_ns) for p in (tmp_path, *tmp_path.iterdir())] == before
+    finally:
+        tmp_path.chmod(0o755)
+
+
 def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schema"]) == 0
     assert json.loads(capsys.readouterr().out) == schema()
