@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ class OnnxRuntimeEngine:
     """An ONNX file on onnxruntime's CPU provider, with an explicit number of threads and no spinning between calls."""
 
     def __init__(self, path: Path, threads: int = 1, providers: tuple[str, ...] = ("CPUExecutionProvider",)):
+        # Its official builds now report to their maker, and keep a device id in ~/.cache, unless told so before the
+        # import (its Privacy.md). A gateway tells nobody.
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         try:
             import onnxruntime as ort
         except Exception as e:  # a wheel built for other instructions fails with more than ImportError
