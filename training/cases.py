@@ -22,7 +22,11 @@ Shard = dict[str, np.ndarray]
 
 
 def shard(number: int) -> Shard:
-    """About 240 cases: cells (n, K, L, F), relation (n, K, K), residual, std and missing (n, K, L), noise (n, NOISES, K, L); float16."""
+    """About 240 cases, float16: cells (n, K, L, F), relation (n, K, K), noise (n, NOISES, K, L), the others (n, K, L).
+
+    residual: truth in units of the Gaussian deviation. std: that deviation. missing: what the network has to answer.
+    target: the missing cells that the loss counts.
+    """
     rng = np.random.default_rng([77, number])
     tags = int(rng.choice(len(_TAGS), p=_TAGS / _TAGS.sum())) + 1
     rows: list[Shard] = []
@@ -43,9 +47,9 @@ def shard(number: int) -> Shard:
 
 def _short_case(rng: np.random.Generator, recording: np.ndarray) -> list[Shard]:
     """A window at the end of, or somewhere in, 48 to 240 rows that are all there is to calibrate from."""
-    length, tags = int(rng.choice([LENGTH, rng.integers(LENGTH, 241)])), recording.shape[1]
+    length, tags = LENGTH if rng.random() < 0.5 else int(rng.integers(LENGTH, 241)), recording.shape[1]
     at = int(rng.integers(0, len(recording) - length + 1))
-    start = int(rng.choice([length - LENGTH, rng.integers(0, length - LENGTH + 1)]))
+    start = length - LENGTH if rng.random() < 0.5 else int(rng.integers(0, length - LENGTH + 1))
     seen, truth = recording[at : at + length].copy(), recording[at + start : at + start + LENGTH]
     mask = plants.dropout(rng, LENGTH, tags)
     if rng.random() < 0.5:  # gaps elsewhere too

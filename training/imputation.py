@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import copy
 import math
+import os
 import time
 from pathlib import Path
 
@@ -88,21 +89,22 @@ class Pool:
     """Cases by number of tags, in memory and as files in `folder`."""
 
     def __init__(self, folder: Path, limit: int):
-        self.folder, self.limit, self.shards = folder, limit, list[Shard]()
+        self.folder, self.limit = folder, limit
         folder.mkdir(parents=True, exist_ok=True)
-        for path in sorted(folder.glob("*.npz"))[-limit:]:
-            with np.load(path) as file:
-                self.shards.append({k: file[k] for k in file.files})
-        self.next = len(list(folder.glob("*.npz")))
+        paths = sorted(folder.glob("*.npz"))
+        self.shards, self.next = [_loaded(p) for p in paths[-limit:]], len(paths)
 
     def grow(self) -> None:
-        """Makes one more shard; the oldest leaves the memory where there are too many."""
-        made = shard(self.next)
-        part = self.folder / f"{self.next:06}.part.npz"
-        np.savez(part, **made)  # type: ignore[arg-type]
-        part.rename(self.folder / f"{self.next:06}.npz")
+        """Makes one more shard, unless a helping process has; the oldest leaves the memory where there are too many."""
+        path = self.folder / f"{self.next:06}.npz"
+        if not path.exists():
+            made = shard(self.next)
+            part = path.with_suffix(f".{os.getpid()}.part")
+            with part.open("wb") as file:
+                np.savez(file, **made)  # type: ignore[arg-type]
+            part.rename(path)
         self.next += 1
-        self.shards = [*self.shards, made][-self.limit :]
+        self.shards = [*self.shards, _loaded(path)][-self.limit :]
 
     def batch(self, rng: np.random.Generator) -> Batch:
         """About CELLS cells of one number of tags, from several shards."""
@@ -116,8 +118,17 @@ class Pool:
         return _tensors({k: np.concatenate([s[k][p] for s, p in zip(chosen, picks)]) for k in first})
 
 
+def _loaded(path: Path) -> Shard:
+    with np.load(path) as file:
+        return {k: file[k] for k in file.files}
+
+
 def _tensors(arrays: Shard) -> Batch:
     return {k: torch.from_numpy(a.astype(np.float32)) for k, a in arrays.items()}
+
+
+def _held_out(number: int) -> Batch:
+    return _tensors({k: a[::8] for k, a in shard(VALIDATION + number).items()})
 
 
 def validate(model: Model, held_out: list[Batch]) -> tuple[float, float]:
@@ -132,7 +143,7 @@ def validate(model: Model, held_out: list[Batch]) -> tuple[float, float]:
 def train(work: Path, minutes: float, shards: int, lr: float = 2e-3) -> Model:
     """Trains until `minutes` of training (over all starts) are used up; returns the averaged weights."""
     torch.set_num_threads(1)
-    pool, held_out = Pool(work / "shards", limit=300), [_tensors(shard(VALIDATION + i)) for i in range(8)]
+    pool, held_out = Pool(work / "shards", limit=300), [_held_out(i) for i in range(8)]
     while len(pool.shards) < shards:
         pool.grow()
         print(f"\rcases: shard {len(pool.shards)} of {shards}", end="", flush=True)
@@ -172,7 +183,8 @@ def train(work: Path, minutes: float, shards: int, lr: float = 2e-3) -> Model:
             ratio, v_loss = validate(mean, held_out)
             torch.manual_seed(step)
             print(
-                f"step {step:6} {used / 60:6.1f} of {minutes:g} min ({cpu / 60:.1f} of CPU) | crps/gauss {shown[0] / shown[1]:.4f} v {shown[2]:.4f}"
+                f"step {step:6} {used / 60:6.1f} of {minutes:g} min ({cpu / 60:.1f} of CPU)"
+                f" | crps/gauss {shown[0] / shown[1]:.4f} v {shown[2]:.4f}"
                 f" | never seen: crps/gauss {ratio:.4f} v {v_loss:.4f}",
                 flush=True,
             )

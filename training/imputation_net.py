@@ -36,7 +36,9 @@ class SensorMix(nn.Module):
         q = self.query(h).reshape(shape).permute(0, 3, 1, 2, 4).reshape(w, HEADS, k, LENGTH * self.keys)
         c = self.key(h).reshape(shape).permute(0, 3, 1, 2, 4).reshape(w, HEADS, k, LENGTH * self.keys)
         r = relation[:, None]
-        attention = torch.softmax(q @ c.transpose(2, 3) / math.sqrt(LENGTH * self.keys) + self.lean[0] * r.abs() + self.lean[1] * r, -1)
+        attention = torch.softmax(
+            q @ c.transpose(2, 3) / math.sqrt(LENGTH * self.keys) + self.lean[0] * r.abs() + self.lean[1] * r, -1
+        )
         return torch.cat([attention, r / (r.abs().sum(-1, keepdim=True) + 1)], 1)
 
     def forward(self, h: Tensor, relation: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,7 +67,7 @@ class EncoderBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """cells (W, K, L, CELL_FEATURES), relation (W, K, K) -> knots (W, K, L, KNOTS), context (W, K, L, context), mix (W, MIXES, K, K).
+    """cells (W, K, L, CELL_FEATURES), relation (W, K, K) -> knots (W, K, L, 19), context (W, K, L, C), mix (W, MIXES, K, K).
 
     knots: the answer's quantiles at the levels 0.05 ... 0.95 in units of the Gaussian deviation, ascending by construction.
     """
@@ -118,7 +120,7 @@ class DenoiserBlock(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """x (W, S, K, L), t (W,) in 0..1, context, mix, missing (W, K, L) -> out (W, S, K, L), the v-prediction; 0 at measured cells."""
+    """x (W, S, K, L), t (W,) in 0..1, context, mix, missing (W, K, L) -> out (W, S, K, L): the v-prediction, 0 where measured."""
 
     def __init__(self, width: int = 16, blocks: int = 2, context: int = 16):
         super().__init__()

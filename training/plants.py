@@ -31,7 +31,7 @@ def plant(rng: Rng, tags: int, rows: int) -> np.ndarray:
     else:
         columns = _carried(rng, latent, loadings)
     own = rng.random(tags) < 0.4  # sensors that also live a life of their own
-    for k in np.flatnonzero(own):
+    for k in np.flatnonzero(own).tolist():
         columns[:, k] += rng.uniform(0.1, 1.2) * _unit(_FACTORS[rng.choice(menu)](rng, rows))
     columns = _unit(columns)
     noisy = rng.choice([0.0, 0.02, 0.1, 0.3], p=[0.2, 0.3, 0.3, 0.2])
@@ -130,7 +130,9 @@ def _season(rng: Rng, rows: int) -> np.ndarray:
     period = rng.choice([24.0, 24.0, 48.0, 60.0, 96.0, 144.0, 168.0, np.exp(rng.uniform(np.log(8), np.log(600)))])
     phase = 2 * np.pi * (np.arange(rows) / period + rng.random()) + rng.uniform(0, 0.5) * _unit(_smooth(rng, rows))
     wave = sum(rng.normal(0, 1 / n) * np.sin(n * phase + rng.uniform(0, 6.3)) for n in range(1, int(rng.integers(2, 7))))
-    out: np.ndarray = wave * (1 + rng.uniform(0, 0.5) * _unit(_memory(rng, rows))) + rng.uniform(0, 1) * _unit(_memory(rng, rows))
+    out: np.ndarray = wave * (1 + rng.uniform(0, 0.5) * _unit(_memory(rng, rows))) + rng.uniform(0, 1) * _unit(
+        _memory(rng, rows)
+    )
     return out
 
 

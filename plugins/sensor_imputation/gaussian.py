@@ -64,13 +64,21 @@ class Calibration:
         innovation[np.diag_indices(n)] += 1e-9
         return np.linalg.cholesky(old), transition, np.linalg.cholesky(innovation)
 
+    def begin(self, white: np.ndarray) -> np.ndarray:
+        """The first half window of unconditional paths, (S, HALF * K), from white noise of that shape."""
+        out: np.ndarray = white @ self._walk[0].T
+        return out
+
+    def go_on(self, before: np.ndarray, white: np.ndarray) -> np.ndarray:
+        """The half window after `before`; any two in a row are a true window of the process."""
+        _, transition, innovation = self._walk
+        out: np.ndarray = before @ transition.T + white @ innovation.T
+        return out
+
     def paths(self, white: np.ndarray) -> np.ndarray:
-        """Unconditional paths (S, blocks * HALF, K) from white noise (blocks, S, HALF * K); any two blocks are a true window."""
-        first, transition, innovation = self._walk
-        blocks = [white[0] @ first.T]
-        for noise in white[1:]:
-            blocks.append(blocks[-1] @ transition.T + noise @ innovation.T)
-        return np.stack(blocks, 1).reshape(white.shape[1], -1, len(self.mean))
+        """Whole windows (S, LENGTH, K) of unconditional paths from white noise (2, S, HALF * K)."""
+        first = self.begin(white[0])
+        return np.concatenate([first, self.go_on(first, white[1])], 1).reshape(len(first), LENGTH, -1)
 
 
 @dataclass(frozen=True)
@@ -129,7 +137,7 @@ def condition(calibration: Calibration, window: np.ndarray) -> Conditional:
 def standardise(values: np.ndarray, calibration: Calibration) -> np.ndarray:
     """(T, K) in the plant's units -> z; a tag that never moved is 0 wherever it was measured."""
     with np.errstate(over="ignore", invalid="ignore"):
-        z = values / calibration.std - calibration.mean / calibration.std
+        z = (values * 0.5 - calibration.mean * 0.5) / calibration.std * 2  # halves, as the difference could overflow
     return np.clip(np.where(np.isfinite(z) | np.isnan(values), z, 0.0), -1e3, 1e3)
 
 
@@ -166,7 +174,7 @@ def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     mean, std, known = mean * scale, std * scale, count > 0
     if not known.all():
         top = scale[known].max()
-        all_of_it = (values[seen] / top)
+        all_of_it = values[seen] / top
         spread = all_of_it.std() or abs(all_of_it.mean()) or 1.0
         mean[~known], std[~known] = all_of_it.mean() * top, spread * top
     return mean, np.where(std > 0, std, np.finfo(float).tiny), known
@@ -201,9 +209,8 @@ def _counted(filled: list[np.ndarray], count: np.ndarray, bare: Calibration) -> 
     tags = len(count)
     lags, total = np.zeros((LENGTH, tags, tags)), sum(map(len, filled))
     for s in filled:
-        padded = np.concatenate([s, np.zeros((LENGTH - 1, tags))])
-        ahead = np.lib.stride_tricks.sliding_window_view(padded, LENGTH, axis=0)  # (T, K, LENGTH)
-        lags += np.tensordot(ahead, s, ((0,), (0,))).transpose(1, 0, 2)
+        for h in range(min(LENGTH, len(s))):
+            lags[h] += s[h:].T @ s[: len(s) - h]
     lags /= total
     trust = count**2 / (count**2 + (_TRUST[0] + _TRUST[1] * tags) ** 2.0)
     prior = _memory(lags, count)
