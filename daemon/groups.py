@@ -64,10 +64,14 @@ class Groups:
             if now < group.due:
                 continue
             repair = group.close(now)
-            if repair is not None:
-                if name in self._pending:
-                    self._desk.drop(self._pending[name], now)
+            if repair is None:
+                continue
+            if name in self._pending:
+                self._desk.drop(self._pending[name], now)
+            if any(v is not None for row in repair.values for v in row):
                 self._impute(group, repair, now)
+            else:  # nothing to answer from
+                self._publish(name, group.unrepaired(repair))
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Gaps and late measurements of each group since the start."""

@@ -26,14 +26,10 @@ from .. import __version__
 from ..config import typed
 from ..config.refusal import Refusal
 from ..config.tree import Config
-from ..engines import noise
-from ..engines.bundle import Bundle, BundleError, OperatingPoint
-from ..engines.denoise import denoise, start
-from ..engines.denoiser import PREDICTIONS
+from ..engines.bundle import Bundle, BundleError
 from ..engines.engine import Engine, EngineError, open_engine
-from ..engines.samplers import SAMPLERS
-from ..engines.schedules import SCHEDULES, angle
 from ..plugins.kind import JobKind, Problem, Task, load_kinds
+from ..plugins.play import drive, trajectory
 from . import wire
 from .models import find_models, site_of
 
@@ -106,6 +102,8 @@ class Worker:
             answer = {"type": "cancelled"}
         except Refusal as e:
             answer = {"type": "failed", "error": e.as_error()}
+        except typed.Flaws as e:  # only a job of the daemon's own making can get here: a request's params were read before
+            answer = {"type": "failed", "error": Refusal("bad-request", str(e)).as_error()}
         except (EngineError, BundleError) as e:
             answer = {"type": "failed", "error": Refusal("engine", str(e)).as_error()}
         except OSError as e:
@@ -153,7 +151,7 @@ class Worker:
                 "operating_point": " ".join(f"{k}={v}" for k, v in told.items()),
             },
         )
-        outcome = self._drive(kind, params, task, running)
+        outcome = drive(kind.work(params, task), lambda problem: self._solve(problem, task, running))
         artifacts = self._keep(folder, running.id, outcome.artifacts) if outcome.artifacts else []
         return {
             "model": {"name": bundle.manifest.name, "version": bundle.manifest.version, "sha256": bundle.sha256},
@@ -163,42 +161,13 @@ class Worker:
             "output": outcome.output,
         }
 
-    def _drive(self, kind: JobKind, params: Any, task: Task, running: _Running) -> Any:
-        """Plays the kind's generator: each problem through the loop, each result back to it."""
-        work = kind.work(params, task)
-        try:
-            problem = next(work)
-            while True:
-                result = self._denoise(problem, task.bundle, task.point, task.seed, running)
-                running.items_done += len(problem.items)
-                problem = work.send(result)
-        except StopIteration as end:
-            return end.value
-        finally:
-            work.close()
-
-    def _denoise(self, problem: Problem, bundle: Bundle, point: OperatingPoint, seed: int, running: _Running) -> np.ndarray:
+    def _solve(self, problem: Problem, task: Task, running: _Running) -> np.ndarray:
         """One problem from unit noise to its result, stopping between steps to listen."""
-        engine = self._network(bundle, point.variant, "denoiser")
-        rows = len(problem.x)
-        output = next(iter(engine.outputs))
-
-        def network(x: np.ndarray, sigma: float) -> np.ndarray:
-            t = np.full(rows, angle(sigma), np.float32)
-            return engine.run({"x": x, "t": t, **problem.cond})[output]
-
-        def step_noise(step: int) -> np.ndarray:
-            return noise.batch(seed, problem.items, step, problem.x.shape[1:])
-
-        sigmas = SCHEDULES[bundle.manifest.schedule](point.steps, **bundle.manifest.schedule_args)
-        sampler, denoiser = SAMPLERS[point.sampler], PREDICTIONS[bundle.manifest.prediction](network)
-        reached = start(problem.x, sigmas)
-        self._border(running, 0, point.steps)
-        for checkpoint in denoise(sampler, denoiser, sigmas, reached, step_noise):
-            self._border(running, checkpoint.step, point.steps)
-            reached = checkpoint
-        result: np.ndarray = reached.x
-        return result
+        for checkpoint in trajectory(problem, task):
+            self._border(running, checkpoint.step, task.point.steps)
+        running.items_done += len(problem.items)
+        x: np.ndarray = checkpoint.x
+        return x
 
     def _border(self, running: _Running, step: int, steps: int) -> None:
         """Between two steps: say how far we are, run what is more urgent, stop what is not wanted."""

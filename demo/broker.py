@@ -22,7 +22,7 @@ class Broker:
     """`with Broker("auto", folder) as b:` - a broker at 127.0.0.1:b.port that speaks `b.protocol`, ended with the block."""
 
     def __init__(self, which: str, folder: Path):
-        self._mosquitto = _find_mosquitto() if which in ("auto", "mosquitto") else None
+        self._mosquitto = find_mosquitto() if which in ("auto", "mosquitto") else None
         if self._mosquitto is None and (which == "mosquitto" or find_spec("amqtt") is None):
             raise NoBroker("no broker found: install mosquitto (apt install mosquitto) or pip install 'denoised[demo]'")
         self.port = free_port()
@@ -66,7 +66,8 @@ def free_port() -> int:
         return port
 
 
-def _find_mosquitto() -> str | None:
+def find_mosquitto() -> str | None:
+    """The broker's executable, or None."""
     # Debian puts it into sbin, which is not on a user's PATH.
     return shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 

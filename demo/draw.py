@@ -9,6 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from .plant import Row
+
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _PAPER, _INK, _GREY, _FAINT = (255, 255, 255), (40, 40, 40), (130, 130, 130), (228, 228, 228)
 _TRUTH, _MEASURED, _REPAIRED, _BAND = (150, 150, 150), (150, 90, 20), (30, 30, 210), (205, 215, 255)
@@ -66,23 +68,22 @@ def _caption(width: int) -> np.ndarray:
 
 def sensor_plot(
     tags: Sequence[str],
-    truth: Mapping[int, np.ndarray],
-    delivered: Mapping[int, np.ndarray],
+    rows: Mapping[int, Row],
     repaired: Mapping[tuple[int, str], tuple[float, float, float]],
     period: float,
     to: Path,
 ) -> None:
     """One panel per tag: truth grey, measured blue, imputed red with its 5-95 % band.
 
-    truth, delivered: period number -> (K,). repaired: (period number, tag) -> (value, q05, q95).
+    rows: by period number. repaired: (period number, tag) -> (value, q05, q95).
     """
-    numbers = sorted(truth)
+    numbers = sorted(rows)
     width, height, left = 1500, 150, 150
     x_of = {n: left + round((n - numbers[0]) / max(1, numbers[-1] - numbers[0]) * (width - left - 20)) for n in numbers}
     panels = [_legend(width)]
     for k, tag in enumerate(tags):
         panel = np.full((height, width, 3), _PAPER, np.uint8)
-        real = np.array([truth[n][k] for n in numbers])
+        real = np.array([rows[n].truth[k] for n in numbers])
         ends = [v for n in numbers if (n, tag) in repaired for v in repaired[n, tag][1:]]
         seen = real[np.isfinite(real)]
         low, high = (float(f(np.concatenate([seen, ends]))) for f in (np.min, np.max)) if len(seen) else (0.0, 1.0)
@@ -100,8 +101,9 @@ def sensor_plot(
         points = [(x_of[n], y(v)) for n, v in zip(numbers, real) if np.isfinite(v)]
         cv2.polylines(panel, [np.array(points, np.int32)], False, _TRUTH, 1, cv2.LINE_AA)
         for n in numbers:
-            if np.isfinite(delivered[n][k]):
-                cv2.circle(panel, (x_of[n], y(delivered[n][k])), 2, _MEASURED, -1, cv2.LINE_AA)
+            sent = rows[n].delivered[k]
+            if sent is not None:
+                cv2.circle(panel, (x_of[n], y(sent)), 2, _MEASURED, -1, cv2.LINE_AA)
             elif (n, tag) in repaired:
                 cv2.circle(panel, (x_of[n], y(repaired[n, tag][0])), 2, _REPAIRED, -1, cv2.LINE_AA)
         panels.append(panel)

@@ -11,7 +11,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -19,7 +19,7 @@ import numpy as np
 
 from ..config.tree import Mqtt
 from ..daemon.client import Client
-from .plant import DropOuts, Plant
+from .plant import Link, Plant, Row
 from .surface import frame
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -28,7 +28,7 @@ _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 class Recording:
     """Real sensor rows from a CSV file with a header, as `Plant` gives simulated ones; columns without numbers are left out."""
 
-    def __init__(self, path: Path, most: int = 8):
+    def __init__(self, path: Path, seed: int, period_s: float, most: int = 8):
         with path.open(newline="") as f:
             reader = csv.DictReader(f)
             rows = [row for _, row in zip(range(20_000), reader)]
@@ -37,15 +37,19 @@ class Recording:
         columns = {name: np.array([_number(row.get(name)) for row in rows]) for name in rows[0] if name}
         varying = [n for n, v in columns.items() if np.isfinite(v).mean() > 0.5 and np.nanstd(v) > 0]
         # A column that only ever grows is a clock or a row number, not a sensor.
-        self.tags = [n for n in varying if not (np.diff(columns[n][np.isfinite(columns[n])]) > 0).all()][:most]
+        self.tags = tuple(n for n in varying if not (np.diff(columns[n][np.isfinite(columns[n])]) > 0).all())[:most]
         if not self.tags:
             raise ValueError(f"{path}: no column of numbers that vary; found {', '.join(columns)}")
         self._rows = np.stack([columns[n] for n in self.tags], axis=1)
+        self._link, self._period, self._next = Link(seed, len(self.tags), period_s), period_s, 0
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        """Rows (K,), NaN where the recording itself has a hole; from the start again at the end."""
-        while True:
-            yield from self._rows
+    def step(self) -> Row:
+        """The next row, NaN where the recording itself has a hole; from the start again at the end."""
+        row = self._rows[self._next % len(self._rows)]
+        lost = self._link.step()
+        delivered = tuple(None if gone or math.isnan(v) else float(v) for v, gone in zip(row, lost))
+        self._next += 1
+        return Row(self._next * self._period, tuple(map(float, row)), delivered)
 
 
 def _number(text: str | None) -> float:
@@ -56,7 +60,7 @@ def _number(text: str | None) -> float:
 
 
 class Line(threading.Thread):
-    """Runs until `stop`; `truth[n]` is what the sensors really measured in period n, `delivered[n]` what was sent."""
+    """Runs until `stop`; `rows[n]` is what the sensors really measured in period n, and what of it was sent."""
 
     def __init__(
         self,
@@ -76,8 +80,7 @@ class Line(threading.Thread):
         self._real = sorted(p for p in real_frames.rglob("*") if _is_good_part(p)) if real_frames else None
         if self._real is not None and not self._real:
             raise ValueError(f"{real_frames}: no pictures ({', '.join(_PICTURES)}) in it")
-        self.truth: dict[int, np.ndarray] = {}
-        self.delivered: dict[int, np.ndarray] = {}
+        self.rows: dict[int, Row] = {}
         self.parts: list[str] = []
 
     def stop(self) -> None:
@@ -87,18 +90,14 @@ class Line(threading.Thread):
 
     def run(self) -> None:
         """Sends one row of samples per period, a third into it, and a part every `camera_period` seconds."""
-        rows, drops = iter(self._sensors), DropOuts(self._seed, len(self._sensors.tags))
         next_part = time.time() + 1.0
         number = math.floor(time.time() / self._period) + 1
         with self._client:
             while not self._halt.wait(max(0.0, (number + 1 / 3) * self._period - time.time())):
-                row = next(rows)
-                lost = drops.step()
-                self.truth[number] = row
-                self.delivered[number] = np.where(lost, np.nan, row)
-                for tag, value in zip(self._sensors.tags, self.delivered[number]):
-                    if math.isfinite(value):
-                        self._client.publish(f"plant/line1/sensors/{tag}", float(value))
+                row = self.rows[number] = self._sensors.step()
+                for tag, value in zip(self._sensors.tags, row.delivered):
+                    if value is not None:
+                        self._client.publish(f"plant/line1/sensors/{tag}", value)
                 number += 1
                 if time.time() >= next_part:
                     next_part += self._camera_period

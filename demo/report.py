@@ -27,8 +27,8 @@ def report(watcher: Watcher, line: Line, tags: list[str], period: float, out: Pa
     if defects:
         contact_sheet(defects, out / "contact-sheet.png")
     repaired = {(round(at / period), tag): values for (at, tag), values in watcher.repaired.items()}
-    if line.truth:
-        sensor_plot(tags, line.truth, line.delivered, repaired, period, out / "sensors.png")
+    if line.rows:
+        sensor_plot(tags, line.rows, repaired, period, out / "sensors.png")
     inside, error, interpolated = _score(repaired, line, tags)
     print()
     print(f"parts     {len(line.parts)} triggered, {len(done)} done, {len(watcher.results) - len(done)} failed")
@@ -66,20 +66,19 @@ def _score(
     repaired: dict[tuple[int, str], tuple[float, float, float]], line: Line, tags: list[str]
 ) -> tuple[float, float, float]:
     """Share of truths inside the band, mean error of the median and of holding the last value, in deviations of the tag."""
-    truth = np.array([line.truth[n] for n in sorted(line.truth)])
+    truth = np.array([row.truth for row in line.rows.values()])
     deviation = dict(zip(tags, np.nanstd(truth, axis=0)))
     inside, errors, held = [], [], []
     for (n, tag), (value, low, high) in repaired.items():
         k = tags.index(tag)
-        real = line.truth[n][k] if n in line.truth else np.nan
-        if not np.isfinite(real) or not deviation[tag]:
+        if n not in line.rows or not np.isfinite(line.rows[n].truth[k]) or not deviation[tag]:
             continue
-        last = next(
-            (line.delivered[m][k] for m in range(n, n - 400, -1) if m in line.delivered and np.isfinite(line.delivered[m][k])),
-            None,
-        )
+        real = line.rows[n].truth[k]
         inside.append(low <= real <= high)
         errors.append(abs(value - real) / deviation[tag])
+        before = (line.rows[m].delivered[k] for m in range(n, n - 400, -1) if m in line.rows)
+        last = next((v for v in before if v is not None), None)
         if last is not None:
             held.append(abs(last - real) / deviation[tag])
-    return tuple(float(np.mean(v)) if v else 0.0 for v in (inside, errors, held))  # type: ignore[return-value]
+    means = [float(np.mean(v)) if v else 0.0 for v in (inside, errors, held)]
+    return means[0], means[1], means[2]

@@ -29,6 +29,8 @@ class Watcher:
         self.repaired: dict[tuple[float, str], tuple[float, float, float]] = {}
         self.counts: Counter[str] = Counter()
         self._gapping: set[str] = set()
+        self._gone: list[str] = []
+        self._back: list[str] = []
         self._progress = Progress("demo")
 
     def wait_online(self, client: Client, daemon: subprocess.Popen[bytes]) -> None:
@@ -49,6 +51,7 @@ class Watcher:
             while time.monotonic() < give_up_at:
                 for message in client.messages(0.1):
                     self._show(message.topic, self._keep(message.topic, message.payload))
+                self._tell_sensors()
                 self._progress.show((time.monotonic() - began) / seconds, f"{len(self.results)} parts, {self._words()}")
                 if time.monotonic() >= stop_at and line.is_alive():
                     line.stop()
@@ -85,7 +88,7 @@ class Watcher:
         if value["quality"] == "good":
             if tag in self._gapping:
                 self._gapping.discard(tag)
-                self._print(f"sensor    {tag} measured again: {value['value']:.4g}")
+                self._back.append(tag)
             return
         if value["value"] is None:
             return
@@ -93,7 +96,15 @@ class Watcher:
         self.repaired[at, tag] = (value["value"], value["q05"], value["q95"])
         if tag not in self._gapping:
             self._gapping.add(tag)
-            self._print(f"sensor    {tag} missing, imputed {value['value']:.4g} [{value['q05']:.4g} .. {value['q95']:.4g}]")
+            self._gone.append(f"{tag} {value['value']:.4g} [{value['q05']:.4g} .. {value['q95']:.4g}]")
+
+    def _tell_sensors(self) -> None:
+        """What went missing and what came back since the last call, a line each."""
+        if self._gone:
+            self._print(f"sensors   missing, imputed: {_few(self._gone)}")
+        if self._back:
+            self._print(f"sensors   measured again: {_few(self._back)}")
+        self._gone, self._back = [], []
 
     def _words(self) -> str:
         return f"{self.counts['good']} samples measured, {self.counts['imputed'] + self.counts['uncertain']} imputed"
@@ -101,3 +112,8 @@ class Watcher:
     def _print(self, text: str) -> None:
         self._progress.clear()
         print(f"{datetime.now():%H:%M:%S.%f}"[:-3] + f"  {text}", flush=True)
+
+
+def _few(words: list[str]) -> str:
+    """The first three, and how many more."""
+    return ", ".join(words[:3]) + (f" and {len(words) - 3} more" if len(words) > 3 else "")

@@ -48,7 +48,7 @@ def main(args: argparse.Namespace) -> int:
             with Broker(args.broker, Path(state)) as broker:
                 print(f"broker    {broker.name} on 127.0.0.1:{broker.port}, MQTT {broker.protocol}")
                 return _play(args, out, Path(state), broker)
-        except (NoBroker, ValueError) as e:
+        except (NoBroker, ValueError, OSError) as e:
             print(f"denoised demo: {e}", file=sys.stderr)
             return 1
 
@@ -60,8 +60,9 @@ def _play(args: argparse.Namespace, out: Path, state: Path, broker: Any) -> int:
     from ...demo.watcher import Watcher
     from ..client import Client
 
-    sensors = Recording(args.sensors) if args.sensors else Plant(args.seed, _PERIOD)
-    config = _config(out, state, broker, list(sensors.tags))
+    sensors = Recording(args.sensors, args.seed, _PERIOD) if args.sensors else Plant(args.seed, _PERIOD)
+    # Nothing that the simulated press measures can be negative; of a recording nothing is known.
+    config = _config(out, state, broker, list(sensors.tags), {} if args.sensors else {"low": 0.0})
     (out / "denoised.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     mqtt = typed.read(config["mqtt"], Mqtt)
     classes = _classes()
@@ -95,7 +96,7 @@ def _play(args: argparse.Namespace, out: Path, state: Path, broker: Any) -> int:
     return report(watcher, line, list(sensors.tags), _PERIOD, out, daemon.returncode)
 
 
-def _config(out: Path, state: Path, broker: Any, tags: list[str]) -> dict[str, Any]:
+def _config(out: Path, state: Path, broker: Any, tags: list[str], limits: dict[str, float]) -> dict[str, Any]:
     """A configuration as a technician would write it, for the simulated line."""
     return {
         "gateway": {"id": "demo"},
@@ -117,7 +118,7 @@ def _config(out: Path, state: Path, broker: Any, tags: list[str]) -> dict[str, A
             "press": {
                 "period": _PERIOD,
                 "max_latency": 0.5,
-                "tags": {tag: {"topic": f"plant/line1/sensors/{tag}"} for tag in tags},
+                "tags": {tag: {"topic": f"plant/line1/sensors/{tag}", **limits} for tag in tags},
             }
         },
     }

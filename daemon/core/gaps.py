@@ -109,7 +109,8 @@ class Group:
         samples = []
         for k, tag in self._open_gaps(repair):
             quality = "uncertain" if tag in uncertain else "imputed"
-            samples.append(Sample(tag, repair.slot * self.config.period, values[k], quality, low[k], high[k]))
+            value, q05, q95 = (self._plausible(tag, v) for v in (values[k], low[k], high[k]))
+            samples.append(Sample(tag, repair.slot * self.config.period, value, quality, q05, q95))
         return samples
 
     def unrepaired(self, repair: Repair) -> list[Sample]:
@@ -121,6 +122,12 @@ class Group:
         measured = slot.measured if slot else {}
         gaps = [(k, tag) for k, tag in enumerate(self.tags) if repair.values[-1][k] is None]
         return [(k, tag) for k, tag in gaps if tag not in measured]
+
+    def _plausible(self, tag: str, value: float) -> float:
+        """Inside what the config says the sensor can show: a flow is not negative, whatever a wide band says."""
+        config = self.config.tags[tag]
+        value = value if config.low is None else max(value, config.low)
+        return value if config.high is None else min(value, config.high)
 
     def _usable(self, tag: str, value: Any) -> float | None:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):

@@ -125,3 +125,12 @@ def test_a_time_of_its_own_far_from_now_is_not_used():
     g = group()
     assert g.measure("a", 1.0, 100.5, at=10.0) is None
     assert g.measure("a", 1.0, 100.5, at=10_000.0) is None
+
+
+def test_an_imputed_value_and_its_band_stay_inside_the_plausible_range():
+    g = group(low=0.0, high=5.0)
+    g.measure("b", 1.0, 100.5)
+    repair = g.close(101.3)
+    rows = {"values": [[-3.0, 1.0]], "quantiles": {"0.05": [[-9.0, 1.0]], "0.95": [[99.0, 1.0]]}}
+    (sample,) = g.repaired(repair, rows)
+    assert (sample.value, sample.q05, sample.q95) == (0.0, 0.0, 5.0)
