@@ -36,17 +36,24 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, required=True, help="folder of the bundle; work/ in it keeps the state to go on from"
     )
-    parser.add_argument("--minutes", type=float, default=60, help="training time beside preparing the data (default 60)")
+    parser.add_argument(
+        "--minutes", type=float, default=60, help="CPU minutes on one core, beside preparing the data (default 60)"
+    )
     parser.add_argument("--good", type=Path, help="folder of good pictures (default: free/ in --images)")
     parser.add_argument("--shots", type=Path, help="CSV with a column 'image': only these real defects may be used")
     parser.add_argument("--name", default="surface-defects", help="name of the bundle")
     parser.add_argument("--version", default="0.1.0", help="version of the bundle")
     parser.add_argument("--licence", default="Apache-2.0", help="licence of the weights")
+    parser.add_argument(
+        "--parts", type=int, default=500, help="procedural parts to mix in; 0: the real pictures alone (default 500)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     try:
         good = args.good or args.images / "free"
-        train(args.images, good, args.out, args.minutes, args.shots, args.name, args.version, args.licence, args.seed)
+        train(
+            args.images, good, args.out, args.minutes, args.shots, args.name, args.version, args.licence, args.seed, args.parts
+        )
     except (OSError, ValueError) as e:
         print(f"error: {e}", file=sys.stderr)
         return 1
@@ -55,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def train(
     images: Path, good: Path, out: Path, minutes: float, shots: Path | None, name: str, version: str,
-    licence: str = "Apache-2.0", seed: int = 0,
+    licence: str = "Apache-2.0", seed: int = 0, parts: int = 500,
 ) -> None:  # fmt: skip
     """Data, training, export. Prints progress; every minute leaves a checkpoint in `out`/work."""
     torch.set_num_threads(1)
@@ -66,7 +73,7 @@ def train(
     classes = tuple(sorted({r.defect for r in reals}))
     if not reals:
         raise ValueError(f"{images}: no real defect found; expected <class>/NAME.jpg with NAME_mask.png beside it")
-    pool = _pool(work, good, reals, classes, seed)
+    pool = _pool(work, good, reals, classes, seed, parts)
     table = defects_data.strength_table(pool, classes)
     net = DefectNet(len(classes))
     averaged, steps = _fit(net, pool, table, classes, minutes, work / "state.pt", seed)
@@ -79,7 +86,7 @@ def train(
         "real_defects": {c: sum(r.defect == c for r in reals) for c in classes},
         "good_pictures": len(defects_data.read_good(good)),
         "procedural_windows": int((~pool["real"]).sum()), "real_windows": int(pool["real"].sum()),
-        "steps": steps, "minutes": round(minutes, 1), "command": "python -m denoised.training.defects", "seed": seed,
+        "steps": steps, "cpu_minutes": round(minutes, 1), "command": "python -m denoised.training.defects", "seed": seed,
     }  # fmt: skip
     manifest(out, name, version, licence, classes, summary, pool)
     write_sums(out)
@@ -93,7 +100,9 @@ def _shape(reals: list[defects_data.Real], defect: str) -> masks.Shape:
     return masks.fit([r.mask for r in mine], [masks.part_of(r.image) for r in mine])
 
 
-def _pool(work: Path, good: Path, reals: list[defects_data.Real], classes: tuple[str, ...], seed: int) -> dict[str, np.ndarray]:
+def _pool(
+    work: Path, good: Path, reals: list[defects_data.Real], classes: tuple[str, ...], seed: int, parts: int
+) -> dict[str, np.ndarray]:
     kept = work / "pool.npz"
     if kept.exists():
         with np.load(kept) as f:
@@ -105,7 +114,7 @@ def _pool(work: Path, good: Path, reals: list[defects_data.Real], classes: tuple
             last[0] = time.monotonic()
             print(f"{what} {done}/{of}", flush=True)
 
-    pool = defects_data.columns(defects_data.build(reals, defects_data.read_good(good), classes, seed, say))
+    pool = defects_data.columns(defects_data.build(reals, defects_data.read_good(good), classes, seed, say, parts=parts))
     np.savez(kept, **pool)  # type: ignore[arg-type]
     return pool
 
@@ -129,7 +138,7 @@ def _fit(
         step, spent = kept["step"], kept["spent"]
         print(f"going on from step {step}, {spent / 60:.1f} min", flush=True)
     rng = np.random.default_rng([seed, step])
-    total, began, saved = minutes * 60, time.monotonic() - spent, time.monotonic()
+    total, began, saved = minutes * 60, time.process_time() - spent, time.process_time()
     while spent < total:
         for group in optimiser.param_groups:
             group["lr"] = RATE * min(1.0, (step + 1) / 200) * (0.5 + 0.5 * math.cos(math.pi * min(spent / total, 1.0)) + 0.01)
@@ -137,7 +146,8 @@ def _fit(
         t = torch.from_numpy(((np.arange(batch) + rng.random(batch)) / batch).astype(np.float32))
         alpha, sigma = torch.cos(t * math.pi / 2)[:, None, None, None], torch.sin(t * math.pi / 2)[:, None, None, None]
         mask = feeds["mask"]
-        eps = torch.randn_like(x0) * mask
+        white = rng.standard_normal((batch, region.SIDE, region.SIDE), dtype=np.float32)
+        eps = torch.from_numpy(np.stack([region.coloured(w) for w in white])[:, None]) * mask
         with torch.autocast("cpu", dtype=torch.bfloat16):
             v = net((alpha * x0 + sigma * eps).to(memory_format=torch.channels_last), t, **feeds)
         each = ((v.float() - (alpha * eps - sigma * x0)) ** 2 * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3))
@@ -151,16 +161,16 @@ def _fit(
         with torch.no_grad():
             for slow, fast in zip(averaged.parameters(), net.parameters()):
                 slow.lerp_(fast, 1 - keep)
-        losses.append(float(loss))
-        spent = time.monotonic() - began
+        losses.append(loss.item())
+        spent = time.process_time() - began
         if step % 50 == 0:
             left = (total - spent) / 60
             print(
                 f"step {step}  loss {np.mean(losses[-200:]):.4f}  {spent / 60:.1f} of {minutes:g} min, {left:.1f} left",
                 flush=True,
             )
-        if time.monotonic() - saved > 60 or spent >= total:
-            saved = time.monotonic()
+        if time.process_time() - saved > 60 or spent >= total:
+            saved = time.process_time()
             torch.save(
                 {
                     "net": net.state_dict(),

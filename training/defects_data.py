@@ -99,7 +99,7 @@ def build(
     """The whole pool. per_real: windows from each real defect at least; small classes get more, up to `target` a class."""
     pool, rng = Pool(), np.random.default_rng(seed)
     tiles = [Host(g, masks.part_of(g)) for g in good]
-    made = [_host(rng) for _ in range(60)]
+    made = [_host(rng) for _ in range(max(2, parts // 8))]
     counts = {c: max(1, sum(len(defects_clean.components(r.mask)) for r in reals if r.defect == c)) for c in classes}
     for i, real in enumerate(reals):
         progress("windows of real defects", i, len(reals))

@@ -22,7 +22,7 @@ from ..engines.engine import Engine, open_engine
 from ..engines.schedules import cosine
 from ..plugins.defect_synthesis import region
 from ..plugins.kind import Problem
-from ..plugins.play import solve
+from ..plugins.play import solve, walk
 
 POINTS = (("dpmpp_2m", 8), ("dpmpp_2m", 4), ("dpmpp_2m", 16))
 """The first is the default."""
@@ -31,8 +31,8 @@ POINTS = (("dpmpp_2m", 8), ("dpmpp_2m", 4), ("dpmpp_2m", 16))
 def sample(engine: Engine, feeds: dict[str, np.ndarray], sampler: str, steps: int, seed: int = 0) -> np.ndarray:
     """The change (B, 1, 64, 64) that the network draws for these inputs, in units of the gain."""
     items = tuple(range(len(feeds["mask"])))
-    unit = noise.batch(seed, items, 0, (1, region.SIDE, region.SIDE)) * feeds["mask"]
-    return solve(Problem(unit, feeds, items), engine, cosine(steps), sampler, "v")
+    unit = [region.coloured(noise.gaussian(seed, i, 0, (region.SIDE, region.SIDE))) for i in items]
+    return solve(walk(Problem(np.stack(unit)[:, None] * feeds["mask"], feeds, items), engine, cosine(steps), sampler, "v"))
 
 
 def windows(

@@ -130,6 +130,16 @@ def shrink_mask(mask: np.ndarray) -> np.ndarray:
     return (small >= min(0.33, float(small.max()))).astype(np.float32)
 
 
+def coloured(white: np.ndarray) -> np.ndarray:
+    """White noise (SIDE, SIDE) with its slow part made stronger, float32: the start of a trajectory.
+
+    White noise averages out over a patch, so that all patches would begin, and with few steps end, at the mean tone; with
+    a tone of its own in the noise each patch is darker or lighter as a whole (Guttenberg 2023, "offset noise").
+    """
+    slow = cv2.resize(cv2.resize(white, (4, 4), interpolation=cv2.INTER_AREA), (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+    return white + 3.0 * slow + np.float32(24.0 * white.mean())
+
+
 def units(clean: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
     """level and gain of a window: clean, mask (SIDE, SIDE), grey 0..255. Gain follows brightness, with a floor for the dark."""
     level = float((clean * mask).sum() / max(float(mask.sum()), 1.0))

@@ -151,7 +151,8 @@ def _problem(
         mask[i, 0] = region.shrink_mask(step.share.cut(step.window))
         level, gain = region.units(seen, mask[i, 0])
         clean[i, 0] = np.clip((seen - level) / gain, -4, 4)
-        x[i, 0] = noise.gaussian(item.seed, 0, DRAWS + 1 + turn, (side, side)) * mask[i, 0]
+        white = noise.gaussian(item.seed, 0, DRAWS + 1 + turn, (side, side))
+        x[i, 0] = region.coloured(white) * mask[i, 0]
         label[i, classes.index(item.defect)] = 1
         gains.append(gain)
     cond = {

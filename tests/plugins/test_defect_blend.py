@@ -33,7 +33,7 @@ def test_pixels_outside_the_mask_and_the_alpha_channel_stay_bit_equal(image):
     mask = round_mask(3, 2, 3)
     change = np.full(mask.pixels.shape, -40, np.float32)
     out = blend.blended(image, change, mask, mask)
-    covered = mask.cut(region.Window(0, 0, 12, 9)) > 0
+    covered = mask.cut(region.Window(0, 0, 120, 90)) > 0
     assert out.dtype == image.dtype and (out[~covered] == image[~covered]).all()
     if image.ndim == 3 and image.shape[2] == 4:
         assert (out[..., 3] == image[..., 3]).all()
