@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -155,17 +156,16 @@ class Daemon:
         return [value for name, value in self.seen if name == topic]
 
 
-@pytest.fixture
-def make_daemon(tmp_path, broker, toy_models):
-    """make_daemon(**settings) -> a started `Daemon`; with start=False one that is not."""
+@contextlib.contextmanager
+def _daemons(folder: Path, broker: Broker, models: Path):
     made: list[Daemon] = []
 
     def make(start: bool = True, **settings) -> Daemon:
-        settings.setdefault("models", {"dir": str(toy_models), "require_signature": False})
+        settings.setdefault("models", {"dir": str(models), "require_signature": False})
         settings.setdefault("mqtt", {})
-        folder = tmp_path / f"d{len(made)}"
-        folder.mkdir()
-        daemon = Daemon(folder, broker, settings)
+        own = folder / f"d{len(made)}"
+        own.mkdir()
+        daemon = Daemon(own, broker, settings)
         daemon.client.__enter__()
         made.append(daemon)
         if start:
@@ -178,6 +178,20 @@ def make_daemon(tmp_path, broker, toy_models):
         if daemon.process and daemon.process.poll() is None:
             daemon.process.kill()
             daemon.process.wait()
+
+
+@pytest.fixture
+def make_daemon(tmp_path, broker, toy_models):
+    """make_daemon(**settings) -> a started `Daemon`; with start=False one that is not."""
+    with _daemons(tmp_path, broker, toy_models) as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def make_shared_daemon(tmp_path_factory, broker, toy_models):
+    """The same for a daemon that all tests of a file share."""
+    with _daemons(tmp_path_factory.mktemp("shared"), broker, toy_models) as make:
+        yield make
 
 
 @pytest.fixture
