@@ -25,6 +25,7 @@ class Link:
         self._process: subprocess.Popen[bytes] | None = None
         self.wire: wire.Wire | None = None
         self.ready = False
+        self.facts: dict[str, Any] = {}
         self.restart_at: float | None = 0.0
         self._deaths = 0
 
@@ -58,7 +59,7 @@ class Link:
         messages: list[dict[str, Any]] = self.wire.receive() if self.wire else []
         for message in messages:
             if message["type"] == "ready":
-                self.ready = True
+                self.ready, self.facts = True, {k: v for k, v in message.items() if k != "type"}
         return messages
 
     def proved_itself(self) -> None:

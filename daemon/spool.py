@@ -19,9 +19,8 @@ from .core.job import Job
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
-    id TEXT PRIMARY KEY, digest TEXT NOT NULL, job BLOB NOT NULL, state TEXT NOT NULL, changed_at REAL NOT NULL, result BLOB
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS open_jobs ON jobs (state) WHERE state = 'accepted';
+    id TEXT PRIMARY KEY, digest TEXT NOT NULL, state TEXT NOT NULL, changed_at REAL NOT NULL, job BLOB NOT NULL, result BLOB
+);
 CREATE TABLE IF NOT EXISTS outbox (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, payload BLOB, path TEXT, correlation BLOB, content_type TEXT
 );
@@ -57,14 +56,19 @@ class Spool:
 
     def __init__(self, path: Path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        self._db.executescript(_SCHEMA)
+        try:
+            self._db = sqlite3.connect(path, timeout=1.0, isolation_level=None)
+            # One daemon per spool: a second one is told so, and no lock is taken and given back at each commit.
+            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.executescript(_SCHEMA)
+        except sqlite3.Error as e:
+            raise SpoolError(f"{path}: {e}; is another denoised running with this state_dir?") from e
 
     def accept(self, jobs: Iterable[Job], now: float) -> None:
         """Stores these jobs together; when it returns, they are on the disk."""
-        rows = [(j.id, j.digest, msgspec.json.encode(j), "accepted", now) for j in jobs]
+        rows = [(j.id, j.digest, "accepted", now, msgspec.json.encode(j)) for j in jobs]
         with self._transaction():
             self._db.executemany("INSERT INTO jobs VALUES (?, ?, ?, ?, ?, NULL)", rows)
 

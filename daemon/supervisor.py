@@ -12,6 +12,7 @@ import platform
 import selectors
 import signal
 import socket
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -72,6 +73,8 @@ class Supervisor:
 
     def run(self) -> None:
         """Until SIGTERM or SIGINT."""
+        # paho's thread shall not wait the usual 5 ms for this one to let go of the interpreter.
+        sys.setswitchinterval(0.0005)
         self._desk.recover()
         self._bus.subscribe(self._subscriptions())
         self._bus.start()
@@ -205,7 +208,7 @@ class Supervisor:
             "running": [{"id": e.job.id, "kind": e.job.kind, "state": e.state} for e in desk.stack],
             "jobs": dict(desk.counts),
             "sensors": self._groups.counts(),
-            "worker": {"ready": self._worker.ready, "backend": self._config.engine.backend},
+            "worker": {"ready": self._worker.ready, "backend": self._config.engine.backend, **self._worker.facts},
             "memory_mb": {"supervisor": _rss_mb(os.getpid()), "worker": _rss_mb(self._worker.pid)},
             "temps_c": _temperatures(Path(self._config.board.sysfs_root)),
         }

@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 
-from .. import __version__
 from ..config import typed
 from ..config.refusal import Refusal
 from ..config.tree import Config
@@ -65,7 +64,8 @@ class Worker:
     def serve(self) -> None:
         """Until the supervisor is gone."""
         self._warm_up()
-        self._wire.send({"type": "ready", "pid": os.getpid(), "version": __version__, "threads": self._threads})
+        providers = sorted({engine.provider for engine in self._engines.values()})
+        self._wire.send({"type": "ready", "threads": self._threads, "providers": providers})
         while True:
             self._listen()
             while self._waiting:

@@ -19,13 +19,13 @@ class NoBroker(RuntimeError):
 
 
 class Broker:
-    """`with Broker("auto", folder) as b:` - a broker at 127.0.0.1:b.port that speaks `b.protocol`, ended with the block."""
+    """`with Broker("auto", folder) as b:` - a broker at 127.0.0.1:b.port that speaks `b.protocol`, ended with the block; port: absent, a free one."""
 
-    def __init__(self, which: str, folder: Path):
+    def __init__(self, which: str, folder: Path, port: int | None = None):
         self._mosquitto = find_mosquitto() if which in ("auto", "mosquitto") else None
         if self._mosquitto is None and (which == "mosquitto" or find_spec("amqtt") is None):
             raise NoBroker("no broker found: install mosquitto (apt install mosquitto) or pip install 'denoised[demo]'")
-        self.port = free_port()
+        self.port = port or free_port()
         self.name = "mosquitto" if self._mosquitto else "amqtt"
         self.protocol = "5" if self._mosquitto else "3.1.1"
         self._folder = folder

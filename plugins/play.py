@@ -1,15 +1,15 @@
-"""Plays one job in this process, as the worker does but without stopping on the way: for judges, benches and tests."""
+"""Plays a job: drives a kind's generator through the denoising loop. The worker stops between the steps; judges do not."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..config import typed
 from ..engines import noise
-from ..engines.denoise import denoise, start
+from ..engines.denoise import Checkpoint, denoise, start
 from ..engines.denoiser import PREDICTIONS
 from ..engines.engine import Engine
 from ..engines.samplers import SAMPLERS
@@ -21,32 +21,48 @@ def play(kind: JobKind, params: Mapping[str, Any], task: Task) -> Outcome:
     """The outcome of a request's `params`, artifacts in the task's folder; refused as the daemon would."""
     request: Any = typed.read(params, kind.params)
     kind.check(request, task.site)
-    work = kind.work(request, task)
+    return drive(kind.work(request, task), lambda problem: solve(trajectory(problem, task)))
+
+
+def drive(work: Generator[Problem, np.ndarray, Outcome], solve: Callable[[Problem], np.ndarray]) -> Outcome:
+    """Hands each problem that `work` yields to `solve`, and its result back, up to the outcome."""
     try:
         problem = next(work)
         while True:
-            manifest, point = task.bundle.manifest, task.point
-            sigmas = SCHEDULES[manifest.schedule](point.steps, **manifest.schedule_args)
-            problem = work.send(solve(problem, task.network("denoiser"), sigmas, point.sampler, manifest.prediction, task.seed))
+            problem = work.send(solve(problem))
     except StopIteration as end:
         outcome: Outcome = end.value
         return outcome
+    finally:
+        work.close()
 
 
-def solve(
+def trajectory(problem: Problem, task: Task) -> Iterator[Checkpoint]:
+    """Every checkpoint of a problem at the task's operating point, its start (step 0) first."""
+    manifest, point = task.bundle.manifest, task.point
+    sigmas = SCHEDULES[manifest.schedule](point.steps, **manifest.schedule_args)
+    return walk(problem, task.network("denoiser"), sigmas, point.sampler, manifest.prediction, task.seed)
+
+
+def walk(
     problem: Problem, engine: Engine, sigmas: Sequence[float], sampler: str, prediction: str, seed: int = 0
-) -> np.ndarray:
-    """One problem from unit noise to its result, same shape as its x."""
-    output = next(iter(engine.outputs))
+) -> Iterator[Checkpoint]:
+    """The same for any engine and schedule."""
+    output, rows = next(iter(engine.outputs)), len(problem.x)
 
     def network(x: np.ndarray, sigma: float) -> np.ndarray:
-        return engine.run({"x": x, "t": np.full(len(x), angle(sigma), np.float32), **problem.cond})[output]
+        return engine.run({"x": x, "t": np.full(rows, angle(sigma), np.float32), **problem.cond})[output]
 
     def step_noise(step: int) -> np.ndarray:
         return noise.batch(seed, problem.items, step, problem.x.shape[1:])
 
-    reached = start(problem.x, sigmas)
-    for checkpoint in denoise(SAMPLERS[sampler], PREDICTIONS[prediction](network), sigmas, reached, step_noise):
-        reached = checkpoint
-    x: np.ndarray = reached.x
+    first = start(problem.x, sigmas)
+    yield first
+    yield from denoise(SAMPLERS[sampler], PREDICTIONS[prediction](network), sigmas, first, step_noise)
+
+
+def solve(checkpoints: Iterator[Checkpoint]) -> np.ndarray:
+    """The result of a trajectory, same shape as its x."""
+    *_, last = checkpoints
+    x: np.ndarray = last.x
     return x

@@ -92,13 +92,17 @@ class Daemon:
             "telemetry": {"period": 0.2},
             **settings,
         }
-        self.settings["mqtt"]["port"] = broker.port
+        self.settings["mqtt"].setdefault("port", broker.port)
         self.config = folder / "denoised.yaml"
         self.write()
-        self.client = Client(typed.read({"port": broker.port}, Mqtt), [f"{self.base}/#", f"plant-{self.id}/#"])
+        self.connect(broker.port)
         self.seen: list[tuple[str, object]] = []
         self.replies: list[tuple[str, bytes | None, object]] = []
         self.process: subprocess.Popen | None = None
+
+    def connect(self, port: int) -> None:
+        self.client = Client(typed.read({"port": port}, Mqtt), [f"{self.base}/#", f"plant-{self.id}/#"])
+        self.client.__enter__()
 
     def write(self) -> None:
         self.config.write_text(yaml.safe_dump(self.settings))
@@ -166,7 +170,6 @@ def _daemons(folder: Path, broker: Broker, models: Path):
         own = folder / f"d{len(made)}"
         own.mkdir()
         daemon = Daemon(own, broker, settings)
-        daemon.client.__enter__()
         made.append(daemon)
         if start:
             daemon.start()

@@ -21,7 +21,9 @@ def path(tmp_path):
 
 def test_an_accepted_job_is_there_after_a_restart_with_every_field(path):
     wanted = job(response_topic="r", correlation=b"\x00\xff", deadline_at=5.5, deliver="mqtt")
-    Spool(path).accept([wanted], 1.0)
+    spool = Spool(path)
+    spool.accept([wanted], 1.0)
+    spool.close()
     assert Spool(path).unfinished() == [wanted]
 
 
@@ -35,6 +37,7 @@ def test_result_and_messages_are_stored_together(path):
     spool = Spool(path)
     spool.accept([job()], 1.0)
     spool.finish("a", {"state": "done", "n": 1}, [Outgoing("t", b"1"), Outgoing("u", None, "/file", b"c", "image/png")], 2.0)
+    spool.close()
     again = Spool(path)
     assert again.unfinished() == []
     assert (again.find("a").state, again.find("a").result) == ("done", {"state": "done", "n": 1})
@@ -81,6 +84,14 @@ def test_a_job_is_on_the_disk_when_accept_returns_even_if_the_process_is_killed_
     )
     assert subprocess.run([sys.executable, "-c", program], cwd=path.parent.parent).returncode == -signal.SIGKILL
     assert [j.id for j in Spool(path).unfinished()] == ["a"]
+
+
+def test_a_second_daemon_on_the_same_spool_is_told_so(path):
+    first = Spool(path)
+    with pytest.raises(SpoolError, match="is another denoised running"):
+        Spool(path)
+    first.close()
+    Spool(path).close()
 
 
 def test_commits_wait_for_the_disk(path):

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 import yaml
-
 from denoised.engines.bundle import SHIPPED, BundleError, find_bundles, read_bundle, write_sums
 
 MANIFEST = {

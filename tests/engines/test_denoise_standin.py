@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from denoised.engines import noise
 from denoised.engines.denoise import denoise, start
 from denoised.engines.denoiser import from_v

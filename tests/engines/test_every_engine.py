@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from denoised.engines.engine import EngineLoadError, EngineRunError, EngineUnavailable, open_engine
 from denoised.engines.onnxrt import OnnxRuntimeEngine
 from denoised.engines.standin import StandInEngine
