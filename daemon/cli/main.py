@@ -1,4 +1,4 @@
-"""The command `denoised`: one verb per file of this folder, imported only when it is asked for.
+"""The command `denoised`: one verb per file of this folder (and the demo's), imported only when it is asked for.
 
 A verb's module has `add_arguments(parser)` and `main(args) -> exit status`: 0 success, 2 bad usage or configuration,
 1 failure. A new verb is one file and one row below.
@@ -16,13 +16,13 @@ from ... import __version__
 from ...config.error import ConfigError
 
 VERBS = {
-    "run": ("run", "the daemon, in the foreground"),
-    "check": ("check", "every error in a configuration, without starting anything"),
-    "schema": ("schema", "the JSON Schema of the configuration, for editors"),
-    "submit": ("submit", "send a job to a running daemon and save what it makes"),
-    "status": ("status", "one look at a running daemon"),
-    "models": ("models", "the model bundles of this gateway"),
-    "demo": ("demo", "the main job on this machine with nothing else set up, in about a minute"),
+    "run": (".run", "the daemon, in the foreground"),
+    "check": (".check", "every error in a configuration, without starting anything"),
+    "schema": (".schema", "the JSON Schema of the configuration, for editors"),
+    "submit": (".submit", "send a job to a running daemon and save what it makes"),
+    "status": (".status", "one look at a running daemon"),
+    "models": (".models", "the model bundles of this gateway"),
+    "demo": ("...demo.command", "the main job on this machine with nothing else set up, in about a minute"),
 }
 """Verb -> its module here, and what it does in one line."""
 
@@ -55,7 +55,7 @@ def _run(argv: list[str]) -> int:
     for name, (module_name, help_) in VERBS.items():
         verb = verbs.add_parser(name, help=help_, description=help_[0].upper() + help_[1:] + ".")
         if name == wanted:
-            module = importlib.import_module(f".{module_name}", __package__)
+            module = importlib.import_module(module_name, __package__)
             module.add_arguments(verb)
             verb.set_defaults(main=module.main)
     args = parser.parse_args(argv)

@@ -14,8 +14,15 @@ from typing import Any
 
 import yaml
 
-from ...config import typed
-from ...config.tree import Mqtt
+from ..config import typed
+from ..config.tree import Config, Mqtt
+from ..daemon.client import Client
+from ..daemon.models import find_models
+from .broker import Broker, NoBroker
+from .line import Line, Recording
+from .plant import Plant
+from .report import report
+from .watcher import Watcher
 
 _PERIOD = 0.25
 
@@ -37,8 +44,6 @@ def main(args: argparse.Namespace) -> int:
     if args.seconds < 5:
         print("denoised demo: --seconds must be at least 5", file=sys.stderr)
         return 2
-    from ...demo.broker import Broker, NoBroker
-
     out = args.out.resolve()
     for folder in ("images", "frames"):
         shutil.rmtree(out / folder, ignore_errors=True)
@@ -54,12 +59,6 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _play(args: argparse.Namespace, out: Path, state: Path, broker: Any) -> int:
-    from ...demo.line import Line, Recording
-    from ...demo.plant import Plant
-    from ...demo.report import report
-    from ...demo.watcher import Watcher
-    from ..client import Client
-
     sensors = Recording(args.sensors, args.seed, _PERIOD) if args.sensors else Plant(args.seed, _PERIOD)
     # Nothing that the simulated press measures can be negative; of a recording nothing is known.
     config = _config(out, state, broker, list(sensors.tags), {} if args.sensors else {"low": 0.0})
@@ -126,9 +125,6 @@ def _config(out: Path, state: Path, broker: Any, tags: list[str], limits: dict[s
 
 def _classes() -> list[str]:
     """The defect classes of the shipped model."""
-    from ...config.tree import Config
-    from ..models import find_models
-
     models = find_models(Config())[0].get("defect-synthesis", ())
     if not models:
         raise ValueError("no defect-synthesis model is shipped with this package")
