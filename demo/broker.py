@@ -19,7 +19,7 @@ class NoBroker(RuntimeError):
 
 
 class Broker:
-    """`with Broker("auto", folder) as b:` - a broker at 127.0.0.1:b.port (a free one, unless given) that speaks `b.protocol`."""
+    """`with Broker("auto", folder) as b:` - a broker at 127.0.0.1:b.port (a free one, unless given) speaking `b.protocol`."""
 
     def __init__(self, which: str, folder: Path, port: int | None = None):
         self._mosquitto = find_mosquitto() if which in ("auto", "mosquitto") else None

@@ -47,14 +47,16 @@ def contact_sheet(defects: Sequence[Defect], to: Path, per_class: int = 2, tile:
 def _strip(d: Defect, tile: int) -> np.ndarray:
     good, synthetic, mask = (_read(p) for p in (d.good, d.synthetic, d.mask))
     x, y, w, h = d.box
-    side = max(72, int(max(w, h) * 1.6))
-    cx, cy = x + w // 2, y + h // 2
+    height, width = synthetic.shape[:2]
+    side = min(max(72, int(max(w, h) * 1.6)), height, width)
+    left = min(max(x + w // 2 - side // 2, 0), width - side)  # the square around the defect, moved into the picture
+    top = min(max(y + h // 2 - side // 2, 0), height - side)
     whole = synthetic.copy()
-    line = max(1, round(max(whole.shape[:2]) / 300))
-    cv2.rectangle(whole, (cx - side // 2, cy - side // 2), (cx + side // 2, cy + side // 2), (40, 60, 230), line)
+    line = max(1, round(max(height, width) / 300))
+    cv2.rectangle(whole, (left, top), (left + side, top + side), (40, 60, 230), line)
     pictures = [_fit(whole, tile)]
     for picture in (good, mask, synthetic):
-        crop = _crop(picture, cx, cy, side)
+        crop = picture[top : top + side, left : left + side]
         pictures.append(cv2.resize(crop, (tile, tile), interpolation=cv2.INTER_CUBIC if side < tile else cv2.INTER_AREA))
     gap = np.full((tile, 4, 3), _PAPER, np.uint8)
     return np.hstack([part for p in pictures for part in (p, gap)][:-1])
@@ -150,13 +152,6 @@ def _read(path: Path) -> np.ndarray:
     if picture is None:
         raise ValueError(f"{path}: not a picture")
     return picture
-
-
-def _crop(picture: np.ndarray, cx: int, cy: int, side: int) -> np.ndarray:
-    """A square around (cx, cy), filled with paper where it leaves the picture."""
-    half = side // 2
-    padded = cv2.copyMakeBorder(picture, half, half, half, half, cv2.BORDER_CONSTANT, value=_PAPER)
-    return padded[cy : cy + side, cx : cx + side]
 
 
 def _fit(picture: np.ndarray, tile: int) -> np.ndarray:

@@ -36,8 +36,8 @@ class Recording:
             raise ValueError(f"{path}: no rows after the header")
         columns = {name: np.array([_number(row.get(name)) for row in rows]) for name in rows[0] if name}
         varying = [n for n, v in columns.items() if np.isfinite(v).mean() > 0.5 and np.nanstd(v) > 0]
-        # A column that only ever grows is a clock or a row number, not a sensor.
-        self.tags = tuple(n for n in varying if not (np.diff(columns[n][np.isfinite(columns[n])]) > 0).all())[:most]
+        # A column that nearly always grows is a clock or a row number, not a sensor.
+        self.tags = tuple(n for n in varying if (np.diff(columns[n]) > 0).mean() < 0.95)[:most]
         if not self.tags:
             raise ValueError(f"{path}: no column of numbers that vary; found {', '.join(columns)}")
         self._rows = np.stack([columns[n] for n in self.tags], axis=1)
