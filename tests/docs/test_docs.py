@@ -47,7 +47,7 @@ def blocks(language: str, *marks: str) -> Iterator[tuple[str, list[str], str]]:
                 yield f"{page.name}-{number}", match[2].split(), match[3]
 
 
-def examples(language: str, *marks: str) -> Any:
+def examples(language: str, *marks: str) -> pytest.MarkDecorator:
     found = list(blocks(language, *marks))
     return pytest.mark.parametrize(("marks", "text"), [(m, t) for _, m, t in found], ids=[name for name, _, _ in found])
 
