@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..plugins.sensor_imputation.quantiles import KNOTS, LEVELS
 from .cases import NOISES, Shard, shard
+from .imputation_export import export
 from .imputation_net import Denoiser, Encoder
 
 Batch = dict[str, Tensor]
@@ -32,6 +33,8 @@ CELLS = 8_000
 VALIDATION = 1_000_000
 """Shards from this number on are never trained on."""
 EMA = 0.9995
+MEASURE = 250
+"""Steps between two measurements and checkpoints."""
 
 
 class Model(torch.nn.Module):
@@ -140,8 +143,8 @@ def validate(model: Model, held_out: list[Batch]) -> tuple[float, float]:
 
 
 # ------------------------------------------------------------------ the training itself
-def train(work: Path, minutes: float, shards: int, lr: float = 2e-3) -> Model:
-    """Trains until `minutes` of training (over all starts) are used up; returns the averaged weights."""
+def train(work: Path, minutes: float, shards: int, lr: float = 2e-3) -> None:
+    """Trains until `minutes` of training (over all starts) are used up; leaves its checkpoint in `work`."""
     torch.set_num_threads(1)
     pool, held_out = Pool(work / "shards", limit=300), [_held_out(i) for i in range(8)]
     while len(pool.shards) < shards:
@@ -160,8 +163,8 @@ def train(work: Path, minutes: float, shards: int, lr: float = 2e-3) -> Model:
     rng, last, last_cpu = np.random.default_rng(step), time.monotonic(), time.process_time()
     torch.manual_seed(step)
     shown = torch.zeros(3)
-    while used < minutes * 60:
-        share = used / (minutes * 60)
+    while used < minutes * 60 or step % MEASURE:
+        share = min(1.0, used / (minutes * 60))
         for group in optimiser.param_groups:
             group["lr"] = lr * min(1, (step + 1) / 300) * (0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * share)))
         pinball, gaussian, v = model.losses(pool.batch(rng))
@@ -179,7 +182,7 @@ def train(work: Path, minutes: float, shards: int, lr: float = 2e-3) -> Model:
         used, cpu, last, last_cpu = used + now - last, cpu + now_cpu - last_cpu, now, now_cpu
         if step % 40 == 0 and share < 0.9:
             pool.grow()
-        if step % 250 == 0:
+        if step % MEASURE == 0:
             ratio, v_loss = validate(mean, held_out)
             torch.manual_seed(step)
             print(
@@ -189,9 +192,9 @@ def train(work: Path, minutes: float, shards: int, lr: float = 2e-3) -> Model:
                 flush=True,
             )
             state = {"model": model.state_dict(), "mean": mean.state_dict(), "optimiser": optimiser.state_dict()}
-            torch.save({**state, "used": used, "cpu": cpu, "step": step}, checkpoint.with_suffix(".part"))
+            state |= {"used": used, "cpu": cpu, "step": step, "measured": (ratio, v_loss)}
+            torch.save(state, checkpoint.with_suffix(".part"))
             checkpoint.with_suffix(".part").rename(checkpoint)
-    return mean
 
 
 def main() -> None:
@@ -200,8 +203,23 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/imputation"), help="folder of shards and checkpoint")
     parser.add_argument("--minutes", type=float, default=60, help="minutes of training on one core")
     parser.add_argument("--shards", type=int, default=120, help="shards of cases made before the training starts")
+    parser.add_argument("--version", default="0.1.0", help="version of the bundle")
+    parser.add_argument("--now", action="store_true", help="write the bundle from the checkpoint as it stands, without training")
     args = parser.parse_args()
-    train(args.work, args.minutes, args.shards)
+    if not args.now:
+        train(args.work, args.minutes, args.shards)
+    state = torch.load(args.work / "checkpoint.pt", weights_only=True)
+    model = Model()
+    model.load_state_dict(state["mean"])
+    summary = {
+        "data": "random synthetic plants (training/plants.py); no recording of a real plant",
+        "command": f"python -m denoised.training.imputation --out {args.out} --minutes {args.minutes:g} --shards {args.shards}",
+        "steps": state["step"],
+        "cpu_minutes": round(state["cpu"] / 60, 1),
+        "never_seen_plants": {name: round(value, 4) for name, value in zip(("crps_over_gaussian", "v_loss"), state["measured"])},
+    }
+    export(model.encoder, model.denoiser, args.out, summary, args.version)
+    print(f"{args.out}: written, onnxruntime agrees with torch")
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ class DenoiserBlock(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """x (W, S, K, L), t (W,) in 0..1, context, mix, missing (W, K, L) -> out (W, S, K, L): the v-prediction, 0 where measured."""
+    """x (W, S, K, L), t (W,) in 0..1, context, mix, missing (W, K, L) -> out (W, S, K, L), v-prediction, 0 where measured."""
 
     def __init__(self, width: int = 16, blocks: int = 2, context: int = 16):
         super().__init__()
