@@ -76,7 +76,7 @@ def train(
     pool = _pool(work, good, reals, classes, seed, parts)
     table = defects_data.strength_table(pool, classes)
     net = DefectNet(len(classes))
-    averaged, steps = _fit(net, pool, table, classes, minutes, work / "state.pt", seed)
+    averaged, steps, spent = _fit(net, pool, table, classes, minutes, work / "state.pt", seed)
 
     export(averaged, out / "denoiser.onnx")
     shapes = {c: _shape(reals, c) for c in classes}
@@ -86,7 +86,7 @@ def train(
         "real_defects": {c: sum(r.defect == c for r in reals) for c in classes},
         "good_pictures": len(defects_data.read_good(good)),
         "procedural_windows": int((~pool["real"]).sum()), "real_windows": int(pool["real"].sum()),
-        "steps": steps, "cpu_minutes": round(minutes, 1), "command": "python -m denoised.training.defects", "seed": seed,
+        "steps": steps, "cpu_minutes": round(spent / 60, 1), "command": "python -m denoised.training.defects", "seed": seed,
     }  # fmt: skip
     manifest(out, name, version, licence, classes, summary, pool)
     write_sums(out)
@@ -122,8 +122,8 @@ def _pool(
 def _fit(
     net: DefectNet, pool: dict[str, np.ndarray], table: dict[str, list[float]], classes: tuple[str, ...], minutes: float,
     state: Path, seed: int, batch: int = 32,
-) -> tuple[DefectNet, int]:  # fmt: skip
-    """Trains `net`; returns its moving average and the number of steps."""
+) -> tuple[DefectNet, int, float]:  # fmt: skip
+    """Trains `net`; returns its moving average, the number of steps and the CPU seconds they took."""
     draw = Draw(pool, table, classes)
     net = net.to(memory_format=torch.channels_last)
     averaged = DefectNet(len(classes))
@@ -182,7 +182,7 @@ def _fit(
                 state.with_suffix(".new"),
             )
             state.with_suffix(".new").replace(state)
-    return averaged, step
+    return averaged, step, spent
 
 
 class Draw:

@@ -3,17 +3,19 @@
 Measured on windows of the pool through the ONNX file: the RMS distance, in grey levels under the mask, to 50 steps of
 DDIM from the same noise, and the time of one image on one core of the machine that trained it.
 
-    python -m denoised.training.defects_report --bundle DIR     measures a finished bundle again and prints the table
+    python -m denoised.training.defects_report --bundle DIR     measures a finished bundle again and prints the tables
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import yaml
 
@@ -71,6 +73,30 @@ def measure(onnx: Path, pool: dict[str, np.ndarray], classes: int, each: int = 1
     return rows
 
 
+def dial(
+    onnx: Path, pool: dict[str, np.ndarray], table: dict[str, list[float]], each: int = 16
+) -> dict[str, list[tuple[float, float, float]]]:
+    """Class -> (severity, strength that it asks for, median strength drawn) with the default sampler.
+
+    Strength is the mean size of the change under the mask in units of the gain, as in `defects_data.strength_of`; the
+    one asked for is what the real defects of the class have at this quantile.
+    """
+    engine = open_engine(onnx)
+    rows: dict[str, list[tuple[float, float, float]]] = {name: [] for name in table}
+    for severity in (0.1, 0.5, 0.9):
+        feeds, _ = windows(pool, len(table), each, severity)
+        out = sample(engine, feeds, *POINTS[0])
+        for k, (name, quantiles) in enumerate(table.items()):
+            drawn = [
+                float((np.abs(cv2.GaussianBlur(c * m, (0, 0), 1.2)) * m).sum() / m.sum())
+                for c, m in zip(out[k * each : (k + 1) * each, 0], feeds["mask"][k * each : (k + 1) * each, 0])
+            ]
+            asked = float(np.interp(severity, np.linspace(0, 1, len(quantiles)), quantiles))
+            rows[name].append((severity, asked, float(np.median(drawn))))
+    engine.close()
+    return rows
+
+
 def manifest(
     out: Path, name: str, version: str, licence: str, classes: tuple[str, ...], summary: dict[str, Any],
     pool: dict[str, np.ndarray],
@@ -94,8 +120,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     with np.load(args.bundle / "work" / "pool.npz") as f:
         pool = dict(f)
-    for row in measure(args.bundle / "denoiser.onnx", pool, int(pool["label"].max()) + 1):
+    table = {name: facts["strength"] for name, facts in json.loads((args.bundle / "shapes.json").read_text()).items()}
+    for row in measure(args.bundle / "denoiser.onnx", pool, len(table)):
         print(row["sampler"], row["steps"], row["quality"])
+    for name, rows in dial(args.bundle / "denoiser.onnx", pool, table).items():
+        print(f"{name:10s}", "  ".join(f"severity {s:.1f}: asked {asked:.2f} drawn {drawn:.2f}" for s, asked, drawn in rows))
     return 0
 
 

@@ -30,7 +30,7 @@ class Shape:
     aspect: tuple[float, float, float]
     """Length over width of the smallest rectangle around the mask."""
     ragged: float
-    """1 - area over the area of the convex hull, median."""
+    """1 - area over the area of the convex hull, 75 % quantile."""
     field: float
     """Square root of the area of the pictures that it was fitted on, median."""
 
@@ -98,7 +98,7 @@ def fit(masks: Sequence[np.ndarray], parts: Sequence[np.ndarray]) -> Shape:
     form: Form = "area" if np.median(share_) > 0.05 else "walk" if aspect > 5 else "bite" if edge > 0.5 else "blob"
     field = float(np.median([math.sqrt(m.size) for m in masks]))
     return Shape(
-        form, round(edge, 3), _quantiles(area_), _quantiles(aspect_), round(float(np.median(ragged_)), 3), round(field, 1)
+        form, round(edge, 3), _quantiles(area_), _quantiles(aspect_), round(float(np.quantile(ragged_, 0.75)), 3), round(field, 1)
     )
 
 
@@ -145,7 +145,7 @@ def _lobe(
     radius = (np.abs(np.cos(angle)) ** power + np.abs(np.sin(angle)) ** power) ** (-1 / power)
     top = 4 + int(60 * min(ragged, 0.4))
     order = np.arange(2, top)
-    strength = (0.06 + 0.5 * ragged) * rng.standard_normal(len(order)) / order ** (1.3 - min(ragged, 0.4))
+    strength = (0.1 + 0.6 * ragged) * rng.standard_normal(len(order)) / order ** (1.3 - min(ragged, 0.4))
     wave = (strength[:, None] * np.cos(order[:, None] * angle + rng.uniform(0, 2 * math.pi, len(order))[:, None])).sum(0)
     radius = radius * np.exp(np.clip(wave, -0.9, 0.9))
     x, y = 0.5 * length * radius * np.cos(angle), 0.5 * width * radius * np.sin(angle)
