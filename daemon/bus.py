@@ -90,6 +90,8 @@ class Bus:
         self._settings, self._post, self._persistent = settings, post, persistent
         self._subscriptions = list(subscriptions)
         self.v5 = str(settings.protocol) == "5"
+        self.max_packet: int | None = None
+        """Largest packet that the broker takes, where it says so (MQTT 5)."""
         self._connection = 0
         self._subscribing: dict[int, list[str]] = {}
         self._refused: list[str] = []
@@ -224,6 +226,7 @@ class Bus:
         if code.is_failure:
             self._post(Disconnected(f"the broker refused us: {code}"))
             return
+        self.max_packet = getattr(properties, "MaximumPacketSize", None)
         self._set_backoff(0.0)
         self._subscribe()
 

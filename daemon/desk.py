@@ -18,7 +18,7 @@ import msgspec
 
 from ..config import typed
 from ..config.refusal import Refusal
-from ..config.tree import Config
+from ..config.tree import Config, Reply
 from ..plugins.kind import JobKind, Site
 from .bus import Bus, Message
 from .core import dispatch, reply, triggers
@@ -67,7 +67,8 @@ class Desk:
         fresh: dict[str, Job] = {}
         cancels = [m for m in messages if m.topic.startswith(f"{self.config.base}/jobs/") and m.topic.endswith("/cancel")]
         for message in messages:
-            if message not in cancels:
+            clears = message.retained and not message.payload  # how a retained message is taken off the broker
+            if message not in cancels and not clears:
                 self._read(message, fresh, now)
         if fresh:
             try:
@@ -92,7 +93,7 @@ class Desk:
         middle, _, verb = topic[len(base) :].rpartition("/") if topic.startswith(base) else ("", "", "")
         if verb == "submit":
             self._request(middle, lambda: decode(message.payload, self.config.mqtt.max_payload), message, "submit", fresh, now)
-        else:
+        elif not topic.startswith(self.config.base + "/"):  # what we say ourselves never fires a trigger
             for name, trigger in self.config.triggers.items():
                 if triggers.matches(trigger.topic, topic):
                     self._trigger(name, trigger, message, fresh, now)
@@ -123,7 +124,7 @@ class Desk:
             if known is not None and job_id:
                 if known.digest != digest(kind, body):
                     raise Refusal("conflict", f"job '{job_id}' exists with other content; choose another id", "id")
-                self._again(job_id, known, asker, fresh, now)
+                self._again(job_id, known, asker, fresh, now, self._trigger_reply(source))
                 return
             around = Envelope(now, asker[0], asker[1], message.expiry_s, source)
             job = read_request(kind, body, around, self._kinds, self.site, lambda: secrets.token_hex(8))
@@ -144,9 +145,7 @@ class Desk:
             return fresh[job_id]
         return self.entries[job_id].job if job_id in self.entries else self._spool.find(job_id)
 
-    def _again(
-        self, job_id: str, known: Any, asker: tuple[str | None, bytes | None], fresh: dict[str, Job], now: float
-    ) -> None:
+    def _again(self, job_id: str, known: Any, asker: _Asker, fresh: Mapping[str, Job], now: float, plc: Reply | None) -> None:
         """The same request once more: answered with the state or result that it has."""
         entry = self.entries.get(job_id)
         if job_id in fresh:
@@ -158,6 +157,8 @@ class Desk:
             return
         payload = msgspec.json.encode(known.result)
         self._bus.publish(asker[0] or self._topic(job_id, "result"), payload, correlation=asker[1], content_type=_JSON)
+        if plc:
+            self._bus.publish(plc.topic, msgspec.json.encode(reply.plc(known.result, plc.form)))
 
     def _refuse(
         self,
@@ -168,7 +169,7 @@ class Desk:
         correlation: bytes | None,
         now: float,
         fresh: Mapping[str, Job] | None = None,
-        trigger_reply: Any = None,
+        trigger_reply: Reply | None = None,
     ) -> None:
         """The final reply to what was not taken. The topics of a job that exists never carry somebody else's refusal."""
         self.counts["refused"] += 1
@@ -237,11 +238,11 @@ class Desk:
         self._ephemeral[job.id] = then
         self.entries[job.id] = Entry(job)
 
-    def drop(self, job_id: str, now: float) -> None:
-        """An ephemeral job is not wanted any more."""
+    def drop(self, job_id: str) -> None:
+        """An ephemeral job that has not started is forgotten without a word."""
         entry = self.entries.get(job_id)
         if entry is not None and entry not in self.stack:
-            self._finish(entry, "cancelled", {}, now)
+            del self.entries[job_id], self._ephemeral[job_id]
 
     def dispatch(self, now: float) -> None:
         """Hands the worker what it should do now, and ends what is overdue."""
@@ -256,6 +257,8 @@ class Desk:
                 self._move(self.stack[-1], "paused", now, "preempted")
             self.stack.append(best)
             job = best.job
+            if job.start_by is not None and job.durable:
+                self._spool.started(job.id)
             self._move(best, "running", now)
             self._worker.send(
                 {
@@ -368,7 +371,7 @@ class Desk:
     def _topic(self, job_id: str, what: str) -> str:
         return f"{self.config.base}/jobs/{job_id}/{what}"
 
-    def _trigger_reply(self, source: str) -> Any:
+    def _trigger_reply(self, source: str) -> Reply | None:
         trigger = self.config.triggers.get(source)
         return trigger.reply if trigger else None
 

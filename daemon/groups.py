@@ -59,15 +59,15 @@ class Groups:
         return True
 
     def close(self, now: float) -> None:
-        """Ends the slots that are due and has their gaps imputed; an imputation that is still waiting is given up."""
+        """Ends the slots that are due and has their gaps imputed, in place of an imputation that is still waiting."""
         for name, group in self._groups.items():
             if now < group.due:
                 continue
             repair = group.close(now)
             if repair is None:
                 continue
-            if name in self._pending:
-                self._desk.drop(self._pending[name], now)
+            if name in self._pending:  # what it would have answered, the new one answers too
+                self._desk.drop(self._pending[name])
             if any(v is not None for row in repair.values for v in row):
                 self._impute(group, repair, now)
             else:  # nothing to answer from

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ class Outgoing:
 
 @dataclass(frozen=True)
 class Known:
-    """What the spool remembers of a job: `state` is `accepted` until it is final; then `result` is there."""
+    """What the spool remembers of a job: once its `state` is final, `result` is there."""
 
     digest: str
     state: str
@@ -78,9 +78,16 @@ class Spool:
         return row and Known(row[0], row[1], None if row[2] is None else msgspec.json.decode(row[2]))
 
     def unfinished(self) -> list[Job]:
-        """Accepted jobs without a result, the oldest first."""
-        rows = self._db.execute("SELECT job FROM jobs WHERE state = 'accepted'").fetchall()
-        return sorted((msgspec.json.decode(row[0], type=Job) for row in rows), key=lambda j: j.received_at)
+        """Accepted jobs without a result, the oldest first; one that has started has no `start_by` any more."""
+        rows = self._db.execute("SELECT state, job FROM jobs WHERE result IS NULL").fetchall()
+        jobs = [(state, msgspec.json.decode(job, type=Job)) for state, job in rows]
+        jobs = [(state, replace(job, start_by=None) if state == "started" else job) for state, job in jobs]
+        return sorted((job for _, job in jobs), key=lambda j: j.received_at)
+
+    def started(self, job_id: str) -> None:
+        """The wait of this job is over, also after a restart."""
+        with self._transaction():
+            self._db.execute("UPDATE jobs SET state = 'started' WHERE id = ?", (job_id,))
 
     def finish(self, job_id: str, result: dict[str, Any], messages: Sequence[Outgoing], now: float) -> None:
         """The one final result of a job, and what has to be said about it, in one transaction."""
@@ -121,7 +128,7 @@ class Spool:
     def forget(self, before: float) -> int:
         """Drops what is remembered of jobs that ended before this time; returns how many."""
         with self._transaction():
-            cursor = self._db.execute("DELETE FROM jobs WHERE state != 'accepted' AND changed_at < ?", (before,))
+            cursor = self._db.execute("DELETE FROM jobs WHERE result IS NOT NULL AND changed_at < ?", (before,))
         return cursor.rowcount
 
     def close(self) -> None:

@@ -204,7 +204,8 @@ class Supervisor:
         return {
             "time": stamp(now),
             "note": self._note,
-            "queue": {"jobs": len(desk.entries), "max_jobs": self._config.queue.max_jobs, "outbox": self._spool.outbox_size()},
+            "queue": {"jobs": len(desk.entries), "max_jobs": self._config.queue.max_jobs},
+            "outbox": {"waiting": self._spool.outbox_size(), "too_large": desk.outbox.too_large},
             "running": [{"id": e.job.id, "kind": e.job.kind, "state": e.state} for e in desk.stack],
             "jobs": dict(desk.counts),
             "sensors": self._groups.counts(),

@@ -19,16 +19,19 @@ class NoBroker(RuntimeError):
 
 
 class Broker:
-    """`with Broker("auto", folder) as b:` - a broker at 127.0.0.1:b.port (a free one, unless given) speaking `b.protocol`."""
+    """`with Broker("auto", folder) as b:` - a broker at 127.0.0.1:b.port (a free one, unless given) speaking `b.protocol`.
 
-    def __init__(self, which: str, folder: Path, port: int | None = None):
+    settings: more lines for mosquitto's own configuration.
+    """
+
+    def __init__(self, which: str, folder: Path, port: int | None = None, settings: str = ""):
         self._mosquitto = find_mosquitto() if which in ("auto", "mosquitto") else None
         if self._mosquitto is None and (which == "mosquitto" or find_spec("amqtt") is None):
             raise NoBroker("no broker found: install mosquitto (apt install mosquitto) or pip install 'denoised[demo]'")
         self.port = port or free_port()
         self.name = "mosquitto" if self._mosquitto else "amqtt"
         self.protocol = "5" if self._mosquitto else "3.1.1"
-        self._folder = folder
+        self._folder, self._settings = folder, settings
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Broker:
@@ -36,7 +39,9 @@ class Broker:
         if self._mosquitto:
             settings = self._folder / "mosquitto.conf"
             # Without set_tcp_nodelay each small exchange costs some 40 ms.
-            settings.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n")
+            settings.write_text(
+                f"listener {self.port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n{self._settings}\n"
+            )
             command = [self._mosquitto, "-c", str(settings)]
         with (self._folder / "broker.log").open("wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)

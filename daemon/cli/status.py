@@ -52,7 +52,7 @@ def _words(base: str, seen: dict[str, Any]) -> str:
     queue, memory = now["queue"], now["memory_mb"]
     running = ", ".join(f"{j['id']} ({j['kind']}, {j['state']})" for j in now["running"]) or "nothing"
     lines.append(f"  running {running}")
-    lines.append(f"  queue   {queue['jobs']} of {queue['max_jobs']} jobs, {queue['outbox']} messages to deliver")
+    lines.append(f"  queue   {queue['jobs']} of {queue['max_jobs']} jobs, {now['outbox']['waiting']} messages to deliver")
     lines.append("  jobs    " + (", ".join(f"{n} {state}" for state, n in now["jobs"].items()) or "none yet"))
     lines.append(f"  memory  supervisor {memory['supervisor']} MB, worker {memory['worker']} MB")
     lines += [f"  temp    {zone} {temp:.1f} C" for zone, temp in now["temps_c"].items()]

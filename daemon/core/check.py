@@ -11,6 +11,7 @@ from typing import Any
 
 from ...config import typed
 from ...config.typed import Flaw, did_you_mean
+from .triggers import matches
 
 
 def check_config(plain: Mapping[str, Any], kinds: Mapping[str, Any]) -> list[Flaw]:
@@ -24,6 +25,9 @@ def check_config(plain: Mapping[str, Any], kinds: Mapping[str, Any]) -> list[Fla
         if not isinstance(trigger, dict) or not isinstance(trigger.get("kind"), str):
             continue
         at: typed.Path = ("triggers", name)
+        answer = trigger["reply"].get("topic") if isinstance(trigger.get("reply"), dict) else None
+        if isinstance(answer, str) and isinstance(trigger.get("topic"), str) and matches(trigger["topic"], answer):
+            flaws.append(Flaw((*at, "reply", "topic"), f"the reply would fire the trigger itself ({trigger['topic']})"))
         kind, params = kinds.get(trigger["kind"]), trigger.get("params", {})
         if kind is None:
             hint = did_you_mean(trigger["kind"], kinds)

@@ -46,7 +46,9 @@ class Repair:
 class _Slot:
     number: int
     measured: dict[str, float] = field(default_factory=dict)
-    repaired: set[str] = field(default_factory=set)
+    owed: set[str] = field(default_factory=set)
+    """Tags whose gap is known and not answered yet."""
+    answered: set[str] = field(default_factory=set)
 
 
 class Group:
@@ -60,6 +62,7 @@ class Group:
             t: deque(maxlen=c.stuck_after) for t, c in config.tags.items() if c.stuck_after
         }
         self._closed = self._slots[-1].number - 1
+        self._measured = False
         self.gaps = 0
         self.late = 0
 
@@ -83,45 +86,54 @@ class Group:
         if usable is None or slot is None or tag in slot.measured:
             return None
         slot.measured[tag] = usable
-        if tag in slot.repaired:
-            self.late += 1
+        self._measured = True
+        self.late += tag in slot.answered
         return Sample(tag, number * self.config.period, usable, "good")
 
     def close(self, now: float) -> Repair | None:
-        """Ends the slots that are due by `now`; the window to impute where the newest of them has gaps."""
+        """Ends the slots that are due by `now`; the window to impute where one of them has gaps.
+
+        Before the first measurement there is nothing to repair. A repair that does not come in time is no loss: its gaps
+        stay owed and are answered by the next one, whose window holds them too.
+        """
         self._advance(self._slot_of(now))
         newest = math.floor((now - self.config.max_latency / 2) / self.config.period + 1e-9) - 1
         if newest <= self._closed:
             return None
-        self._closed = newest
         rows = [s for s in self._slots if s.number <= newest]
-        if not rows or all(t in rows[-1].measured for t in self.tags):
+        fresh = [s for s in rows if s.number > self._closed and len(s.measured) < len(self.tags)]
+        self._closed = newest
+        if not fresh or not self._measured:
             return None
-        missing = [t for t in self.tags if t not in rows[-1].measured]
-        rows[-1].repaired.update(missing)
-        self.gaps += len(missing)
+        for slot in fresh:
+            slot.owed.update(t for t in self.tags if t not in slot.measured)
+            self.gaps += len(slot.owed)
         return Repair(newest, [[s.measured.get(t) for t in self.tags] for s in rows])
 
     def repaired(self, repair: Repair, output: Mapping[str, Any]) -> list[Sample]:
-        """What to publish once the kind has answered: the gaps of the newest slot, less those measured meanwhile."""
-        values, uncertain = output["values"][-1], set(output.get("uncertain", ()))
-        low, high = output["quantiles"]["0.05"][-1], output["quantiles"]["0.95"][-1]
+        """What to publish once the kind has answered: every gap that is still owed in the repair's window."""
+        uncertain, low, high = set(output.get("uncertain", ())), output["quantiles"]["0.05"], output["quantiles"]["0.95"]
         samples = []
-        for k, tag in self._open_gaps(repair):
+        for row, slot, k, tag in self._owed(repair):
             quality = "uncertain" if tag in uncertain else "imputed"
-            value, q05, q95 = (self._plausible(tag, v) for v in (values[k], low[k], high[k]))
-            samples.append(Sample(tag, repair.slot * self.config.period, value, quality, q05, q95))
+            value, q05, q95 = (self._plausible(tag, v[row][k]) for v in (output["values"], low, high))
+            samples.append(Sample(tag, slot * self.config.period, value, quality, q05, q95))
         return samples
 
     def unrepaired(self, repair: Repair) -> list[Sample]:
-        """What to publish where no imputation came: the gap, said so."""
-        return [Sample(tag, repair.slot * self.config.period, None, "bad") for _, tag in self._open_gaps(repair)]
+        """What to publish where no imputation came: the gaps, said so."""
+        return [Sample(tag, slot * self.config.period, None, "bad") for _, slot, _, tag in self._owed(repair)]
 
-    def _open_gaps(self, repair: Repair) -> list[tuple[int, str]]:
-        slot = next((s for s in self._slots if s.number == repair.slot), None)
-        measured = slot.measured if slot else {}
-        gaps = [(k, tag) for k, tag in enumerate(self.tags) if repair.values[-1][k] is None]
-        return [(k, tag) for k, tag in gaps if tag not in measured]
+    def _owed(self, repair: Repair) -> list[tuple[int, int, int, str]]:
+        """(row of the repair, slot number, column, tag) of every gap up to the repair that nobody has answered; now it is."""
+        out, first = [], repair.slot - len(repair.values) + 1
+        for slot in self._slots:
+            if first <= slot.number <= repair.slot:
+                row = slot.number - first
+                out += [(row, slot.number, k, t) for k, t in enumerate(self.tags) if t in slot.owed - slot.measured.keys()]
+                slot.answered |= slot.owed
+                slot.owed = set()
+        return out
 
     def _plausible(self, tag: str, value: float) -> float:
         """Inside what the config says the sensor can show: a flow is not negative, whatever a wide band says."""

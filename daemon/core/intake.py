@@ -92,5 +92,6 @@ def _read(value: Any, type_: Any, prefix: tuple[str, ...]) -> Any:
         return typed.read(value, type_)
     except typed.Flaws as e:
         places = [(typed.field_name((*prefix, *flaw.path)), flaw.message) for flaw in e.flaws[:8]]
-        text = "; ".join(f"{place}: {message}" if place else message for place, message in places)
-        raise Refusal("bad-request", text, places[0][0] or None) from e
+        (field, text), *others = places  # the first is named by the refusal's field, the others by the text
+        text = "; ".join([text, *(f"{place}: {message}" for place, message in others)])
+        raise Refusal("bad-request", text, field or None) from e

@@ -179,7 +179,7 @@ def test_a_good_reload_applies_new_triggers(make_daemon, tmp_path):
 def test_a_reload_under_a_running_job_loses_nothing(make_daemon, tmp_path):
     daemon, _, _ = with_line(make_daemon, tmp_path)
     daemon.start()
-    daemon.submit("toy", {"id": "run", "params": {"count": 20}})
+    daemon.submit("toy", {"id": "run", "params": {"count": 60}})
     daemon.wait_for("jobs/run/event", lambda v: v.get("step", 0) > 0)
     daemon.settings["queue"] = {"max_jobs": 7}
     daemon.write()

@@ -88,7 +88,7 @@ def test_a_result_made_without_a_broker_is_delivered_when_it_is_back(make_daemon
         daemon.client.__exit__()
         daemon.connect(port)
         daemon.start()
-        daemon.submit("toy", {"id": "alone", "params": {"count": 20}})
+        daemon.submit("toy", {"id": "alone", "params": {"count": 150}})
         daemon.wait_for("jobs/alone/event", lambda v: v.get("step", 0) > 0)
     artifact = daemon.folder / "state" / "artifacts" / "alone" / "x.txt"
     until = time.monotonic() + 30
@@ -119,3 +119,20 @@ def test_telemetry_and_result_name_the_provider_that_really_runs(daemon):
     assert told["worker"]["providers"] == ["CPUExecutionProvider"]
     daemon.submit("toy", {"id": "p", "params": {}})
     assert daemon.result("p")["provider"] == "CPUExecutionProvider"
+
+
+def test_an_artifact_larger_than_the_broker_takes_holds_up_nothing_behind_it(make_daemon, tmp_path):
+    daemon = make_daemon(start=False)
+    with Broker("mosquitto", tmp_path, settings="max_packet_size 20000") as small:
+        daemon.settings["mqtt"]["port"] = small.port
+        daemon.write()
+        daemon.client.__exit__()
+        daemon.connect(small.port)
+        daemon.start()
+        daemon.submit("toy", {"id": "big", "deliver": "mqtt", "params": {"count": 20}})
+        daemon.submit("toy", {"id": "next", "deliver": "mqtt", "params": {}})
+        assert daemon.result("big")["artifacts"][0]["bytes"] > 20000
+        assert daemon.result("next")["state"] == "done"
+        assert daemon.all("jobs/big/artifact/x.txt") == []
+        assert daemon.all("jobs/next/artifact/x.txt") != []
+        daemon.wait_for("telemetry", lambda v: v["outbox"] == {"waiting": 0, "too_large": 1})

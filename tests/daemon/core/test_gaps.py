@@ -42,6 +42,7 @@ def test_a_gap_is_imputed_half_a_latency_after_its_slot_ended():
 
 def test_each_slot_is_closed_once():
     g = group()
+    g.measure("a", 1.0, 100.5)
     assert g.close(101.3) is not None
     assert g.close(101.3) is None
     assert g.close(102.3) is not None
@@ -51,7 +52,8 @@ def test_each_slot_is_closed_once():
 def test_what_is_no_plausible_number_is_a_gap(value):
     g = group(low=-5.0, high=5.0)
     assert g.measure("a", value, 100.5) is None
-    assert g.close(101.3).values == [[None, None]]
+    g.measure("b", 1.0, 100.5)
+    assert g.close(101.3).values == [[None, 1.0]]
 
 
 def test_a_stuck_sensor_is_a_gap_until_it_moves():
@@ -134,3 +136,31 @@ def test_an_imputed_value_and_its_band_stay_inside_the_plausible_range():
     rows = {"values": [[-3.0, 1.0]], "quantiles": {"0.05": [[-9.0, 1.0]], "0.95": [[99.0, 1.0]]}}
     (sample,) = g.repaired(repair, rows)
     assert (sample.value, sample.q05, sample.q95) == (0.0, 0.0, 5.0)
+
+
+def test_before_the_first_measurement_nothing_is_said():
+    g = group()
+    assert g.close(101.3) is None
+    assert g.close(102.3) is None
+    g.measure("a", 1.0, 102.5)
+    assert g.close(103.3).values[-1] == [1.0, None]
+
+
+def test_gaps_of_a_repair_that_never_came_are_answered_by_the_next():
+    g = group()
+    g.measure("a", 1.0, 100.5)
+    g.close(101.3)
+    g.measure("a", 2.0, 101.5)
+    late = g.close(102.3)
+    assert [(s.tag, s.at) for s in g.repaired(late, answer(late))] == [("b", 100.0), ("b", 101.0)]
+    assert g.unrepaired(late) == []
+
+
+def test_slots_that_ended_while_nobody_looked_are_repaired_together():
+    g = group()
+    g.measure("a", 1.0, 100.5)
+    repair = g.close(103.3)
+    assert [(s.tag, s.at) for s in g.repaired(repair, answer(repair))] == [
+        ("b", 100.0), ("a", 101.0), ("b", 101.0), ("a", 102.0), ("b", 102.0)
+    ]  # fmt: skip
+    assert g.gaps == 5
