@@ -4,6 +4,7 @@
 
 `impute` returns joint samples, `quantiles` those of the network's head without any sampling; `gaussian` the closed form
 alone. Each calibrates once per data set from `ctx["train"]`, as a site would from its own history; no weights are trained.
+`alone` uses no history at all.
 """
 
 from __future__ import annotations
@@ -37,6 +38,11 @@ def impute(x: np.ndarray, ctx: Mapping[str, Any]) -> np.ndarray:
 def quantiles(x: np.ndarray, ctx: Mapping[str, Any]) -> tuple[str, np.ndarray]:
     """The fastest rung with the network: its quantile head, ("q", (B, 19, L, K)) at the levels 0.05 ... 0.95."""
     return "q", _answers(x, ctx, 0)
+
+
+def alone(x: np.ndarray, ctx: Mapping[str, Any]) -> np.ndarray:
+    """As `impute`, but each series is calibrated from its own measured cells, as a job without any history does."""
+    return np.concatenate([_answers(series[None], {"train": [series]}, SAMPLES) for series in x])
 
 
 def gaussian(x: np.ndarray, ctx: Mapping[str, Any]) -> tuple[str, np.ndarray]:
