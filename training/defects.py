@@ -14,7 +14,7 @@ import json
 import math
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--name", default="surface-defects", help="name of the bundle")
     parser.add_argument("--version", default="0.1.0", help="version of the bundle")
     parser.add_argument("--licence", default="Apache-2.0", help="licence of the weights")
+    parser.add_argument("--data", default="", help="where the pictures come from, in words, for the manifest")
     parser.add_argument(
         "--parts", type=int, default=500, help="procedural parts to mix in; 0: the real pictures alone (default 500)"
     )
@@ -51,19 +52,34 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         good = args.good or args.images / "free"
-        train(
-            args.images, good, args.out, args.minutes, args.shots, args.name, args.version, args.licence, args.seed, args.parts
-        )
+        about = About(args.name, args.version, args.licence, args.data)
+        train(args.images, good, args.out, args.minutes, about, args.shots, args.seed, args.parts)
     except (OSError, ValueError) as e:
         print(f"error: {e}", file=sys.stderr)
         return 1
     return 0
 
 
+@dataclass(frozen=True)
+class About:
+    """What the manifest says of the bundle beside what is measured."""
+
+    name: str
+    version: str = "0.1.0"
+    licence: str = "Apache-2.0"
+    data: str = ""
+
+
 def train(
-    images: Path, good: Path, out: Path, minutes: float, shots: Path | None, name: str, version: str,
-    licence: str = "Apache-2.0", seed: int = 0, parts: int = 500,
-) -> None:  # fmt: skip
+    images: Path,
+    good: Path,
+    out: Path,
+    minutes: float,
+    about: About,
+    shots: Path | None = None,
+    seed: int = 0,
+    parts: int = 500,
+) -> None:
     """Data, training, export. Prints progress; every minute leaves a checkpoint in `out`/work."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
@@ -83,14 +99,15 @@ def train(
     fitted = {c: {**asdict(shapes[c]), "strength": table[c]} for c in classes}
     (out / "shapes.json").write_text(json.dumps(fitted, indent=1) + "\n")
     summary = {
+        "data": about.data,
         "real_defects": {c: sum(r.defect == c for r in reals) for c in classes},
         "good_pictures": len(defects_data.read_good(good)),
         "procedural_windows": int((~pool["real"]).sum()), "real_windows": int(pool["real"].sum()),
         "steps": steps, "cpu_minutes": round(spent / 60, 1), "command": "python -m denoised.training.defects", "seed": seed,
     }  # fmt: skip
-    manifest(out, name, version, licence, classes, summary, pool)
+    manifest(out, about.name, about.version, about.licence, classes, summary, pool)
     write_sums(out)
-    print(f"bundle {name} {version} in {out}", flush=True)
+    print(f"bundle {about.name} {about.version} in {out}", flush=True)
 
 
 def _shape(reals: list[defects_data.Real], defect: str) -> masks.Shape:

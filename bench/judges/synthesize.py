@@ -40,10 +40,10 @@ def main(argv: list[str] | None = None) -> int:
     if folder is None:
         if not args.shots or not args.images:
             parser.error("without --bundle, --shots and --images are needed to train one")
-        from denoised.training.defects import train
+        from denoised.training.defects import About, train
 
         folder = args.out / ".bundle"
-        train(args.images, args.good, folder, args.minutes, args.shots, "few-shot", "0.0.0")
+        train(args.images, args.good, folder, args.minutes, About("few-shot"), args.shots, args.seed)
     bundle = read_bundle(folder)
     point = bundle.manifest.operating_points[0]
     if args.steps:
