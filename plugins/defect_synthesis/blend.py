@@ -16,6 +16,8 @@ from .region import Mask, Window, change_at_full_size, trimmed
 
 VISIBLE = 3.0
 """Grey levels of 255: a change that is smaller in its neighbourhood is not seen."""
+COARSE = 512
+"""Where a mask is longer than this many pixels, what is visible is judged on a smaller picture of it."""
 
 
 def total_change(parts: Sequence[tuple[Window, Mask, np.ndarray]], mask: Mask, shape: tuple[int, ...]) -> np.ndarray:
@@ -54,12 +56,17 @@ def _fade(mask: Mask, shape: tuple[int, ...], width: float) -> np.ndarray:
 
 def published(change: np.ndarray, mask: Mask) -> Mask:
     """The part of the mask in which the change (h, w) is visible; the whole mask where it is visible nowhere."""
-    spread = max(1.5, 0.02 * max(mask.pixels.shape))
-    strong = cv2.GaussianBlur(np.abs(change), (0, 0), spread) > VISIBLE
-    size = 2 * round(2 * spread) + 1
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
-    padded = cv2.copyMakeBorder(strong.astype(np.uint8), size, size, size, size, cv2.BORDER_CONSTANT, value=0)
-    visible = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, kernel)[size:-size, size:-size] & mask.pixels
+    h, w = mask.pixels.shape
+    shrink = max(1.0, max(h, w) / COARSE)
+    size = (max(1, round(w / shrink)), max(1, round(h / shrink)))
+    strength = cv2.resize(np.abs(change), size, interpolation=cv2.INTER_AREA) if shrink > 1 else np.abs(change)
+    spread = max(1.5, 0.02 * max(size))
+    strong = (cv2.GaussianBlur(strength, (0, 0), spread) > VISIBLE).astype(np.uint8)
+    reach = round(2 * spread)
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    padded = cv2.copyMakeBorder(strong, *(4 * [2 * reach]), cv2.BORDER_CONSTANT, value=0)
+    seen = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, kernel)[2 * reach : -2 * reach, 2 * reach : -2 * reach]
+    visible = (cv2.resize(seen, (w, h), interpolation=cv2.INTER_NEAREST) if shrink > 1 else seen) & mask.pixels
     return trimmed(visible, mask.x, mask.y) if visible.sum() >= 9 else mask
 
 
