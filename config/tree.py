@@ -146,6 +146,18 @@ class Queue:
 
 
 @dataclass(frozen=True)
+class Checkpoints:
+    """How often a running job is written down, so that it goes on from there after a crash or a power cut."""
+
+    write_budget_mb_per_day: Annotated[
+        float, Meta(gt=0, description="most that checkpoints may write in a day; less spares the flash")
+    ] = 1000
+    expected_uptime: Annotated[
+        Duration, Meta(description="how long the gateway usually runs between two crashes or power cuts")
+    ] = 86400.0
+
+
+@dataclass(frozen=True)
 class Camera:
     """Anything OpenCV opens."""
 
@@ -256,6 +268,7 @@ class Config:
     board: Board = field(default_factory=Board)
     telemetry: Telemetry = field(default_factory=Telemetry)
     queue: Queue = field(default_factory=Queue)
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
     cameras: dict[str, Camera] = field(default_factory=dict)
     triggers: dict[str, Trigger] = field(default_factory=dict)
     sensors: dict[TopicLevel, SensorGroup] = field(default_factory=dict)

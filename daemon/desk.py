@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
+import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -57,6 +58,9 @@ class Desk:
         """Takes up what was accepted before this start."""
         for job in self._spool.unfinished():
             self._enter(Entry(job))
+        for folder in self._work_folder.glob("*"):
+            if folder.name not in self.entries:
+                shutil.rmtree(folder, ignore_errors=True)
         if self.entries:
             log.info("%d accepted jobs taken up again", len(self.entries))
 
@@ -351,6 +355,7 @@ class Desk:
                 self._spool.finish(job_id, final, messages, now)
                 self._unstored.pop(0)
                 self._frame_path(job_id).unlink(missing_ok=True)
+                shutil.rmtree(self._work_folder / job_id, ignore_errors=True)
                 self.outbox.wake()
         except SpoolError as e:
             log.error("%s; %d results wait for it", e, len(self._unstored))
@@ -374,6 +379,10 @@ class Desk:
     def _trigger_reply(self, source: str) -> Reply | None:
         trigger = self.config.triggers.get(source)
         return trigger.reply if trigger else None
+
+    @property
+    def _work_folder(self) -> Path:
+        return Path(self.config.state_dir) / "work"
 
     def _frame_path(self, job_id: str) -> Path:
         return Path(self.config.state_dir) / "frames" / f"{job_id}.png"

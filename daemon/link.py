@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import select
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -74,6 +76,19 @@ class Link:
         how = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
         log.error("%s died (%s), starts again in %.1f s", self._module, how, self.restart_at - now)
         return how
+
+    def park(self, patience: float) -> list[dict[str, Any]]:
+        """Asks the child to write down what it has in hand and to end; its last words. Waits `patience` seconds at most."""
+        last: list[dict[str, Any]] = []
+        until = time.monotonic() + patience
+        self.send({"type": "park"})
+        with contextlib.suppress(wire.WireClosed):
+            while self.wire and (left := until - time.monotonic()) > 0:
+                select.select([self.wire], [self.wire] if self.wire.unsent else [], [], left)
+                self.wire.flush()
+                last += self.receive()
+        self.stop()
+        return last
 
     def stop(self) -> int:
         """Ends the child now; its exit status."""

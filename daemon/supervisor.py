@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 
 _RELOADABLE = ("artifacts", "cameras", "inputs", "models", "queue", "sensors", "telemetry", "triggers")
 _SWEEP_PERIOD = 60.0
+_PARK_PATIENCE = 5.0
+"""Seconds that a worker may take for the step it is in when it is asked to end."""
 _REMEMBER_S = 7 * 86400.0
 """How long the spool remembers the result of an id."""
 
@@ -274,25 +276,31 @@ class Supervisor:
         notify("READY=1")
 
     def _apply(self) -> None:
-        """Gives the changed config to everyone. The children start afresh; what the worker had in hand runs again."""
+        """Gives the changed config to everyone. The children start afresh; what the worker had in hand goes on from there."""
         setup = {"config": msgspec.to_builtins(self._config)}
         models, problems = find_models(self._config)
         for problem in problems:
             log.warning("model left out: %s", problem)
         self._desk.config, self._desk.site = self._config, site_of(self._config, models)
+        self._park_worker()
+        self._cameras.stop()
         for link in (self._worker, self._cameras):
-            link.setup = setup
-            link.stop()
-            link.restart_at = 0.0
+            link.setup, link.restart_at = setup, 0.0
         self._desk.worker_restarted(time.time())
         self._groups = Groups(self._config, self._bus, self._desk, time.time())
         self._bus.subscribe(self._subscriptions())
 
+    def _park_worker(self) -> None:
+        """The worker ends at its next step, with what it has in hand written down."""
+        for message in self._worker.park(_PARK_PATIENCE):
+            self._desk.from_worker(message, time.time())
+
     def _goodbye(self) -> None:
         """Accepted jobs stay in the spool; the plant is told before the connection ends."""
         notify("STOPPING=1\nSTATUS=stopping")
-        self._worker.stop()
+        self._park_worker()
         self._cameras.stop()
+        self._desk.outbox.pump()
         offline = msgspec.json.encode({"state": "offline"})
         mid = self._bus.publish(f"{self._config.base}/status", offline, retain=True)
         until = time.monotonic() + 2.0

@@ -26,10 +26,12 @@ from ..config import typed
 from ..config.refusal import Refusal
 from ..config.tree import Config
 from ..engines.bundle import Bundle, BundleError
+from ..engines.denoise import Checkpoint
 from ..engines.engine import Engine, EngineError, open_engine
 from ..plugins.kind import JobKind, Problem, Task, load_kinds
 from ..plugins.play import drive, trajectory
 from . import wire
+from .checkpoints import Checkpoints
 from .models import find_models, site_of
 
 log = logging.getLogger(__name__)
@@ -49,6 +51,18 @@ class _Running:
     items_done: int = 0
     parked_s: float = 0.0
     """Time that more urgent jobs took out of this one."""
+    saved: Checkpoints | None = None
+    fresh: list[np.ndarray] = field(default_factory=list)
+    """Results of problems that are not saved yet."""
+    solved: int = 0
+    current: Checkpoint | None = None
+    resumed_steps: int = 0
+
+    def save(self) -> None:
+        """Writes down how far it is; an ephemeral job never is."""
+        if self.saved:
+            self.saved.keep(self.fresh, self.current)
+            self.fresh = []
 
 
 class Worker:
@@ -92,6 +106,10 @@ class Worker:
                 self._waiting.append(message)
             elif message["type"] == "cancel":
                 self._cancelled.add(message["id"])
+            elif message["type"] == "park":
+                for running in self._stack:
+                    running.save()
+                sys.exit(0)
 
     def _run(self, message: dict[str, Any]) -> None:
         job_id = message["id"]
@@ -104,6 +122,8 @@ class Worker:
             answer: dict[str, Any] = {"type": "done", **facts}
         except _Cancelled:
             answer = {"type": "cancelled"}
+        except wire.WireClosed:  # the supervisor is gone
+            raise
         except Refusal as e:
             answer = {"type": "failed", "error": e.as_error()}
         except typed.Flaws as e:  # only a job of the daemon's own making can get here: a request's params were read before
@@ -112,8 +132,6 @@ class Worker:
             answer = {"type": "failed", "error": Refusal("engine", str(e)).as_error()}
         except OSError as e:
             answer = {"type": "failed", "error": Refusal("storage", f"{e.strerror or e}: {e.filename or folder}").as_error()}
-        except wire.WireClosed:
-            raise
         except Exception as e:
             log.exception("job %s", job_id)
             answer = {"type": "failed", "error": Refusal("internal", f"{type(e).__name__}: {e}").as_error()}
@@ -155,6 +173,8 @@ class Worker:
                 "operating_point": " ".join(f"{k}={v}" for k, v in told.items()),
             },
         )
+        if message["durable"]:
+            running.saved = self._checkpoints(running.id, [message["kind"], message["params"], task.seed, bundle.sha256, told])
         outcome = drive(kind.work(params, task), lambda problem: self._solve(problem, task, running))
         artifacts = self._keep(folder, running.id, outcome.artifacts) if outcome.artifacts else []
         return {
@@ -163,15 +183,32 @@ class Worker:
             "provider": self._network(bundle, point.variant, "denoiser").provider,
             "artifacts": artifacts,
             "output": outcome.output,
+            "resumed_steps": running.resumed_steps,
         }
+
+    def _checkpoints(self, job_id: str, identity: Any) -> Checkpoints:
+        settings = self._config.checkpoints
+        folder = Path(self._config.state_dir) / "work" / job_id
+        return Checkpoints(folder, identity, settings.write_budget_mb_per_day * 1e6, settings.expected_uptime)
 
     def _solve(self, problem: Problem, task: Task, running: _Running) -> np.ndarray:
         """One problem from unit noise to its result, stopping between steps to listen."""
         running.items_done = len(running.seen - set(problem.items))
         running.seen.update(problem.items)
-        for checkpoint in trajectory(problem, task):
-            self._border(running, checkpoint.step, task.point.steps)
-        x: np.ndarray = checkpoint.x
+        saved, n = running.saved, running.solved
+        x = saved.result(n) if saved and n < saved.count else None
+        if x is not None:
+            running.resumed_steps += task.point.steps
+        else:
+            at = saved.current if saved and n == saved.count and not running.fresh else None
+            running.resumed_steps += at.step if at else 0
+            for checkpoint in trajectory(problem, task, at):
+                running.current = checkpoint
+                self._border(running, checkpoint.step, task.point.steps)
+            x = checkpoint.x
+            running.fresh.append(x)
+            running.current = None
+        running.solved += 1
         return x
 
     def _border(self, running: _Running, step: int, steps: int) -> None:
@@ -184,6 +221,8 @@ class Worker:
             running.parked_s += time.monotonic() - began
         if running.id in self._cancelled:
             raise _Cancelled
+        if running.saved and running.saved.due:
+            running.save()
 
     def _network(self, bundle: Bundle, variant: str, name: str) -> Engine:
         key = (bundle.sha256, variant, name)

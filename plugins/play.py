@@ -37,15 +37,21 @@ def drive(work: Generator[Problem, np.ndarray, Outcome], solve: Callable[[Proble
         work.close()
 
 
-def trajectory(problem: Problem, task: Task) -> Iterator[Checkpoint]:
-    """Every checkpoint of a problem at the task's operating point, its start (step 0) first."""
+def trajectory(problem: Problem, task: Task, at: Checkpoint | None = None) -> Iterator[Checkpoint]:
+    """Every checkpoint of a problem at the task's operating point, from `at` on or from its start (step 0)."""
     manifest, point = task.bundle.manifest, task.point
     sigmas = SCHEDULES[manifest.schedule](point.steps, **manifest.schedule_args)
-    return walk(problem, task.network("denoiser"), sigmas, point.sampler, manifest.prediction, task.seed)
+    return walk(problem, task.network("denoiser"), sigmas, point.sampler, manifest.prediction, task.seed, at)
 
 
 def walk(
-    problem: Problem, engine: Engine, sigmas: Sequence[float], sampler: str, prediction: str, seed: int = 0
+    problem: Problem,
+    engine: Engine,
+    sigmas: Sequence[float],
+    sampler: str,
+    prediction: str,
+    seed: int = 0,
+    at: Checkpoint | None = None,
 ) -> Iterator[Checkpoint]:
     """The same for any engine and schedule."""
     output, rows = next(iter(engine.outputs)), len(problem.x)
@@ -56,7 +62,7 @@ def walk(
     def step_noise(step: int) -> np.ndarray:
         return noise.batch(seed, problem.items, step, problem.x.shape[1:])
 
-    first = start(problem.x, sigmas)
+    first = at or start(problem.x, sigmas)
     yield first
     yield from denoise(SAMPLERS[sampler], PREDICTIONS[prediction](network), sigmas, first, step_noise)
 

@@ -50,6 +50,8 @@ def result(job: Job, state: str, now: float, facts: Mapping[str, Any], error: Re
         "artifacts": facts.get("artifacts", []),
         "output": facts.get("output", {}),
     }
+    if facts.get("resumed_steps"):
+        out["resumed_steps"] = facts["resumed_steps"]
     if error is not None:
         out["error"] = error.as_error()
     return out

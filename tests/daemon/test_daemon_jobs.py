@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -204,3 +206,59 @@ def test_the_supervisor_imports_no_library_that_computes(daemon):
     assert "sqlite" in maps
     for library in ("numpy", "onnxruntime", "cv2", "tensorrt"):
         assert library not in maps, library
+
+
+@pytest.fixture
+def careful(make_daemon):
+    """A daemon that writes checkpoints many times a second, as if a crash was due each minute."""
+    return make_daemon(checkpoints={"expected_uptime": 0.05, "write_budget_mb_per_day": 10_000_000})
+
+
+def undisturbed(daemon, count):
+    daemon.submit("toy", {"id": "undisturbed", "seed": 9, "params": {"count": count}})
+    result = daemon.result("undisturbed")
+    assert "resumed_steps" not in result
+    return result["artifacts"][0]["sha256"]
+
+
+def half_way(daemon, name, count):
+    daemon.submit("toy", {"id": name, "seed": 9, "params": {"count": count}})
+    daemon.wait_for(f"jobs/{name}/event", lambda v: v.get("item", 0) >= count // 3)
+
+
+def test_a_job_whose_worker_is_killed_goes_on_where_it_was_and_ends_in_the_same_bytes(careful):
+    sha = undisturbed(careful, 60)
+    half_way(careful, "w", 60)
+    worker = next(int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and _stat(p)[1] == careful.process.pid)
+    os.kill(worker, signal.SIGKILL)
+    result = careful.result("w")
+    assert result["artifacts"][0]["sha256"] == sha
+    assert result["resumed_steps"] >= 50
+
+
+def test_a_job_goes_on_where_it_was_after_the_daemon_was_killed(careful):
+    sha = undisturbed(careful, 60)
+    half_way(careful, "d", 60)
+    careful.kill()
+    careful.start()
+    result = careful.result("d")
+    assert result["artifacts"][0]["sha256"] == sha
+    assert result["resumed_steps"] >= 50
+    assert list((careful.folder / "state" / "work").iterdir()) == []
+
+
+def test_a_clean_stop_writes_down_what_is_in_hand(daemon):
+    sha = undisturbed(daemon, 60)
+    half_way(daemon, "s", 60)
+    assert daemon.stop() == 0
+    daemon.seen.clear()
+    daemon.start()
+    result = daemon.result("s")
+    assert result["artifacts"][0]["sha256"] == sha
+    assert result["resumed_steps"] >= 20 * 50
+
+
+def test_a_short_job_writes_no_checkpoint(daemon):
+    daemon.submit("toy", {"id": "short", "params": {}})
+    daemon.result("short")
+    assert not (daemon.folder / "state" / "work").exists()
