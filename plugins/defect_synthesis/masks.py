@@ -98,7 +98,12 @@ def fit(masks: Sequence[np.ndarray], parts: Sequence[np.ndarray]) -> Shape:
     form: Form = "area" if np.median(share_) > 0.05 else "walk" if aspect > 5 else "bite" if edge > 0.5 else "blob"
     field = float(np.median([math.sqrt(m.size) for m in masks]))
     return Shape(
-        form, round(edge, 3), _quantiles(area_), _quantiles(aspect_), round(float(np.quantile(ragged_, 0.75)), 3), round(field, 1)
+        form,
+        round(edge, 3),
+        _quantiles(area_),
+        _quantiles(aspect_),
+        round(float(np.quantile(ragged_, 0.75)), 3),
+        round(field, 1),
     )
 
 

@@ -73,10 +73,11 @@ def work(params: Params, task: Task) -> Generator[Problem, np.ndarray, Outcome]:
                 step = item.steps[turn]
                 item.drawn.append((step.window, step.share, change * gain))
         for item in items:
-            change = blend.total_change(item.drawn, item.mask, grey.shape)
+            change = blend.total_change(item.drawn, item.mask)
             mask = blend.published(change, item.mask)
             name = f"{item.number:03d}_{item.defect}"
-            _save(task.folder, name, blend.blended(image, change, item.mask, mask), mask, facts, item)
+            rim = 1 + max(2.0**step.window.scale for step in item.steps)
+            _save(task.folder, name, blend.blended(image, change, item.mask, mask, rim), mask, facts, item)
             height, width = grey.shape
             images.append({"id": item.number + 1, "file_name": f"{name}.png", "width": width, "height": height})
             annotations.append(coco.annotation(item.number + 1, classes.index(item.defect) + 1, mask, grey.shape))
