@@ -112,6 +112,10 @@ class Engine:
         int | Literal["auto"], Meta(description="threads of one network call; auto: the cores we may use, less one")
     ] = "auto"
 
+    patience: Annotated[
+        Duration, Meta(description="a worker that is silent for this long, and for 30 steps, hangs and is replaced")
+    ] = 30.0
+
     def __post_init__(self) -> None:
         if isinstance(self.threads, int) and not 1 <= self.threads <= 256:
             raise Bad("threads", f"expected 1 to 256 or auto, found {self.threads}")

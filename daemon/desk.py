@@ -50,6 +50,8 @@ class Desk:
         self.entries: dict[str, Entry] = {}
         self.stack: list[Entry] = []
         self.counts: Counter[str] = Counter()
+        self.longest_step = 0.0
+        """Seconds between two signs of life of a job, the longest so far."""
         self._unstored: list[tuple[str, dict[str, Any], list[Outgoing]]] = []
         self._ephemeral: dict[str, Callable[[dict[str, Any] | None], None]] = {}
         self._told: dict[str, float] = {}
@@ -282,6 +284,9 @@ class Desk:
         if entry is None:
             return
         if message["type"] == "step":
+            if message["step"] > 0 and entry is self.stack[-1]:
+                self.longest_step = max(self.longest_step, now - entry.heard_at)
+            entry.heard_at = now
             entry.step, entry.steps, entry.item = message["step"], message["steps"], message["item"]
             if now - self._told.get(entry.job.id, 0.0) >= _PROGRESS_PERIOD and entry.state == "running":
                 self._say(entry, now)

@@ -29,6 +29,8 @@ class Link:
         self.ready = False
         self.facts: dict[str, Any] = {}
         self.restart_at: float | None = 0.0
+        self.heard_at = 0.0
+        """When the child last said something, or was last given something to do; monotonic seconds."""
         self._deaths = 0
 
     @property
@@ -53,12 +55,15 @@ class Link:
     def send(self, message: Mapping[str, Any]) -> None:
         """To the child; a dead child is noticed by `receive`."""
         if self.wire:
+            self.heard_at = time.monotonic()
             with contextlib.suppress(wire.WireClosed):
                 self.wire.send(message)
 
     def receive(self) -> list[dict[str, Any]]:
         """What the child said; `wire.WireClosed` when it has died."""
         messages: list[dict[str, Any]] = self.wire.receive() if self.wire else []
+        if messages:
+            self.heard_at = time.monotonic()
         for message in messages:
             if message["type"] == "ready":
                 self.ready, self.facts = True, {k: v for k, v in message.items() if k != "type"}
@@ -76,6 +81,11 @@ class Link:
         how = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
         log.error("%s died (%s), starts again in %.1f s", self._module, how, self.restart_at - now)
         return how
+
+    def kill(self) -> None:
+        """Ends the child without asking it; `receive` will notice."""
+        if self._process:
+            self._process.kill()
 
     def park(self, patience: float) -> list[dict[str, Any]]:
         """Asks the child to write down what it has in hand and to end; its last words. Waits `patience` seconds at most."""

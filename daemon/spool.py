@@ -6,6 +6,8 @@ until its result is stored; result and outbox row are written in one transaction
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -56,15 +58,29 @@ class Spool:
 
     def __init__(self, path: Path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        self.damage: str | None = None
+        """Where the file was found damaged at this start: what became of it, in words."""
         try:
-            self._db = sqlite3.connect(path, timeout=1.0, isolation_level=None)
-            # One daemon per spool: a second one is told so, and no lock is taken and given back at each commit.
-            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.executescript(_SCHEMA)
-        except sqlite3.Error as e:
+            self._db = _open(path)
+        except sqlite3.OperationalError as e:
             raise SpoolError(f"{path}: {e}; is another denoised running with this state_dir?") from e
+        except sqlite3.DatabaseError as e:
+            self._start_afresh(path, str(e))
+
+    def _start_afresh(self, path: Path, why: str) -> None:
+        """Sets a damaged file aside, where a person can look at it, and saves what can still be read."""
+        aside = next(p for n in range(1, 10**6) if not (p := path.with_name(f"{path.stem}.damaged-{n}{path.suffix}")).exists())
+        for suffix in ("", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(f"{path}{suffix}", f"{aside}{suffix}")
+        self._db = _open(path)
+        saved = {table: _salvage(aside, table) for table in ("jobs", "outbox")}
+        with self._transaction():
+            for table, rows in saved.items():
+                marks = ", ".join("?" * 6)
+                self._db.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", rows)
+        counts = " and ".join(f"{len(rows)} rows of {table}" for table, rows in saved.items())
+        self.damage = f"the spool was damaged ({why}) and lies as {aside.name}; {counts} were saved"
 
     def accept(self, jobs: Iterable[Job], now: float) -> None:
         """Stores these jobs together; when it returns, they are on the disk."""
@@ -153,3 +169,42 @@ class Spool:
             if isinstance(e, sqlite3.OperationalError):
                 raise SpoolError(f"the spool cannot be written: {e}") from e
             raise
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """The database, whole and ready; sqlite3.DatabaseError where it is damaged, OperationalError where it is somebody's."""
+    db = sqlite3.connect(path, timeout=1.0, isolation_level=None)
+    try:
+        # One daemon per spool: a second one is told so, and no lock is taken and given back at each commit.
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.executescript(_SCHEMA)
+        (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise sqlite3.DatabaseError(found.splitlines()[-1])
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _salvage(path: Path, table: str) -> list[tuple[Any, ...]]:
+    """The rows that can be read from either end of a damaged table."""
+    rows: dict[Any, tuple[Any, ...]] = {}
+    for order in ("ASC", "DESC"):
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path)) as db:
+            db.execute("PRAGMA writable_schema = ON")  # SQLite then reads a file that is shorter than its header says
+            for row in db.execute(f"SELECT * FROM {table} ORDER BY rowid {order}"):
+                if table == "outbox" or _is_job(row):
+                    rows[row[0]] = row
+    return list(rows.values())
+
+
+def _is_job(row: tuple[Any, ...]) -> bool:
+    """Whether the row holds a job that can be run or answered."""
+    try:
+        msgspec.json.decode(row[4], type=Job)
+        return row[5] is None or isinstance(msgspec.json.decode(row[5]), dict)
+    except (msgspec.MsgspecError, TypeError, UnicodeDecodeError):
+        return False

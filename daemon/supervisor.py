@@ -59,6 +59,8 @@ class Supervisor:
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
         self._spool = Spool(Path(config.state_dir) / "spool.db")
+        if self._spool.damage:
+            log.error("%s", self._spool.damage)
         config.artifacts_dir.mkdir(parents=True, exist_ok=True)
         models, problems = find_models(config)
         for problem in problems:
@@ -121,12 +123,14 @@ class Supervisor:
                 notify("WATCHDOG=1")
             _watch(selector, links, watched)
             waits = [telemetry_at - tick, sweep_at - tick, *([watchdog_at - tick] if watchdog else [])]
+            waits += [1.0] if self._desk.stack else []
             waits += [link.restart_at - tick for link in links if link.restart_at is not None]
             waits += [at - now for at in (self._groups.due, dispatch.next_due(self._desk.entries.values())) if at is not None]
             selector.select(max(0.0, min(waits)))
             self._hear_bus()
             for link in links:
                 self._hear_child(link)
+            self._end_hung_worker()
 
     def _hear_bus(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -169,6 +173,14 @@ class Supervisor:
             else:
                 self._desk.from_cameras(message, time.time())
                 link.proved_itself()
+
+    def _end_hung_worker(self) -> None:
+        """A worker that has said nothing for far longer than a step takes is ended; its job goes on in the next one."""
+        silent = time.monotonic() - self._worker.heard_at
+        patience = max(self._config.engine.patience, 30 * self._desk.longest_step)
+        if self._desk.stack and self._worker.ready and silent > patience:
+            log.error("the worker has said nothing for %.0f s and is ended", silent)
+            self._worker.kill()
 
     def _connected(self, event: Connected) -> None:
         self._bus.publish(f"{self._config.base}/status", msgspec.json.encode(self._birth()), retain=True)

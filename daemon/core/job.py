@@ -57,6 +57,8 @@ class Entry:
     step: int = 0
     steps: int = 0
     item: int = 0
+    heard_at: float = 0.0
+    """When the worker last said something about it."""
     frame: str | None = None
     """The picture its camera took, once it is there."""
     waits_for_frame: bool = False

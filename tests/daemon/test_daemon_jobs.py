@@ -262,3 +262,13 @@ def test_a_short_job_writes_no_checkpoint(daemon):
     daemon.submit("toy", {"id": "short", "params": {}})
     daemon.result("short")
     assert not (daemon.folder / "state" / "work").exists()
+
+
+def test_a_worker_that_hangs_is_replaced_and_the_job_that_did_it_twice_given_up(make_daemon):
+    daemon = make_daemon(engine={"patience": 0.5})
+    daemon.submit("toy", {"id": "hung", "params": {"die": "hang"}})
+    daemon.submit("toy", {"id": "fine", "params": {}})
+    error = daemon.result("hung")["error"]
+    assert (error["code"], "twice" in error["message"]) == ("engine", True)
+    assert daemon.result("fine")["state"] == "done"
+    assert "has said nothing" in daemon.logged()

@@ -118,3 +118,47 @@ def test_a_folder_that_cannot_be_written_is_an_os_error(tmp_path):
         tmp_path.chmod(0o500)
     with pytest.raises(OSError):
         Spool(tmp_path / "state" / "spool.db")
+
+
+@pytest.fixture
+def full(path):
+    """A closed spool of 300 jobs, every third finished, on some 100 pages."""
+    spool = Spool(path)
+    spool.accept([job(f"j{n:03d}", float(n), source="x" * 800) for n in range(300)], 1.0)
+    for n in range(0, 300, 3):
+        spool.finish(f"j{n:03d}", {"state": "done"}, [Outgoing("t", b"p" * 100)], 2.0)
+    spool.close()
+    return path
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.95])
+def test_a_file_cut_short_is_set_aside_and_what_can_be_read_is_saved(full, share):
+    os.truncate(full, int(full.stat().st_size * share) // 512 * 512)
+    spool = Spool(full)
+    assert "damaged" in spool.damage
+    assert full.with_name("spool.damaged-1.db").exists()
+    saved = spool.unfinished()
+    assert len(saved) > 0
+    assert all(j.source == "x" * 800 for j in saved)
+    spool.accept([job("new")], 3.0)
+    spool.close()
+    assert Spool(full).damage is None
+
+
+def test_flipped_bits_are_found_at_the_start(full):
+    data = bytearray(full.read_bytes())
+    for at in range(4096 * 20, 4096 * 22):
+        data[at] ^= 0x5A
+    full.write_bytes(data)
+    spool = Spool(full)
+    assert spool.damage
+    assert 100 < len(spool.unfinished()) < 200
+
+
+@pytest.mark.parametrize("content", [b"", b"not a database, just some text " * 400, bytes(8192)])
+def test_a_file_that_is_no_database_never_stops_the_daemon(path, content):
+    path.parent.mkdir()
+    path.write_bytes(content)
+    spool = Spool(path)
+    spool.accept([job()], 1.0)
+    assert [j.id for j in spool.unfinished()] == ["a"]

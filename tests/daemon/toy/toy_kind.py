@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -44,6 +45,8 @@ class Toy:
             if params.die == "always" or (params.die == "once" and not os.path.exists(f"/tmp/toy-{task.id}")):
                 open(f"/tmp/toy-{task.id}", "w").close()
                 os.kill(os.getpid(), signal.SIGKILL)
+            if params.die == "hang":
+                time.sleep(3600)
             if params.die == "raise":
                 raise RuntimeError("a bug in work")
             x = yield Problem(noise.batch(task.seed, [item], 0, (256,)), {}, (item,))
