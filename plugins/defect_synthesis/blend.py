@@ -66,14 +66,20 @@ def published(change: np.ndarray, mask: Mask) -> Mask:
     padded = cv2.copyMakeBorder(strong, *(4 * [2 * reach]), cv2.BORDER_CONSTANT, value=0)
     seen = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, kernel)[2 * reach : -2 * reach, 2 * reach : -2 * reach]
     visible = (cv2.resize(seen, (w, h), interpolation=cv2.INTER_NEAREST) if shrink > 1 else seen) & mask.pixels
-    visible = _filled(visible) & mask.pixels
+    visible = _whole(visible, mask.pixels) & mask.pixels
     return trimmed(visible, mask.x, mask.y) if visible.sum() >= 9 else mask
 
 
-def _filled(pixels: np.ndarray) -> np.ndarray:
-    """What encloses a gap encloses it whole: (h, w), 0/1, without holes."""
-    outlines, _ = cv2.findContours(pixels, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    return cv2.drawContours(np.zeros_like(pixels), outlines, -1, 1, cv2.FILLED)
+def _whole(visible: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """(h, w), 0/1: enclosed gaps belong to what encloses them; crumbs beside a ten times larger piece of the same patch go."""
+    _, patch = cv2.connectedComponents(mask, connectivity=8)
+    outlines, _ = cv2.findContours(visible, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    pieces = [(o, int(patch[o[0, 0, 1], o[0, 0, 0]]), cv2.contourArea(o) + 0.5 * len(o)) for o in outlines]
+    largest: dict[int, float] = {}
+    for _, label, area in pieces:
+        largest[label] = max(area, largest.get(label, 0.0))
+    kept = [o for o, label, area in pieces if area >= 0.1 * largest[label]]
+    return cv2.drawContours(np.zeros_like(visible), kept, -1, 1, cv2.FILLED)
 
 
 def blended(image: np.ndarray, change: np.ndarray, mask: Mask, shown: Mask, rim: float) -> np.ndarray:

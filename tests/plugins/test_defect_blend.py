@@ -98,6 +98,18 @@ def test_where_nothing_is_seen_nothing_is_labelled():
     assert covered[10:30, 10:30].all()
 
 
+def test_crumbs_of_a_patch_go_but_a_small_patch_of_its_own_stays():
+    pixels = np.zeros((100, 100), np.uint8)
+    pixels[:, :60] = 1
+    pixels[40:46, 80:86] = 1
+    change = np.zeros((100, 100), np.float32)
+    change[10:90, 5:40] = -40
+    change[45:49, 55:59] = -40
+    change[40:46, 80:86] = -40
+    shown = blend.published(change, region.Mask(0, 0, pixels)).cut(region.Window(0, 0, 100, 100))
+    assert shown[50, 20] and shown[43, 83] and not shown[47, 57]
+
+
 def test_a_change_that_is_nowhere_visible_keeps_the_whole_mask():
     mask = region.Mask(40, 50, np.ones((20, 20), np.uint8))
     assert blend.published(np.zeros((20, 20), np.float32), mask) is mask
