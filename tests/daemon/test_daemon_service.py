@@ -94,7 +94,11 @@ def test_a_result_made_without_a_broker_is_delivered_when_it_is_back(make_daemon
     until = time.monotonic() + 30
     while not artifact.exists() and time.monotonic() < until:
         daemon.look(0.1)
+    daemon.client.__exit__()
+    daemon.process.send_signal(signal.SIGSTOP)  # so that this client is there before the daemon is
     with Broker("mosquitto", tmp_path, port):
+        daemon.connect(port)
+        daemon.process.send_signal(signal.SIGCONT)
         assert daemon.result("alone")["state"] == "done"
 
 
