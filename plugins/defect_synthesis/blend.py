@@ -63,8 +63,9 @@ def published(change: np.ndarray, mask: Mask) -> Mask:
     strong = (soft > max(VISIBLE, FAINT * float(soft.max()))).astype(np.uint8)
     reach = round(2 * spread)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-    padded = cv2.copyMakeBorder(strong, *(4 * [2 * reach]), cv2.BORDER_CONSTANT, value=0)
-    seen = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, kernel)[2 * reach : -2 * reach, 2 * reach : -2 * reach]
+    pad = 2 * reach
+    padded = cv2.copyMakeBorder(strong, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0)
+    seen = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, kernel)[pad:-pad, pad:-pad]
     visible = (cv2.resize(seen, (w, h), interpolation=cv2.INTER_NEAREST) if shrink > 1 else seen) & mask.pixels
     visible = _whole(visible, mask.pixels) & mask.pixels
     return trimmed(visible, mask.x, mask.y) if visible.sum() >= 9 else mask

@@ -23,7 +23,7 @@ class DefectSynthesis:
     """See `plugins.kind.JobKind`."""
 
     name = "defect-synthesis"
-    params = Params
+    params: type = Params
 
     def check(self, params: Params, site: Site) -> int:
         """Model, class, camera and paths must be there; pictures are opened in `work`."""

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def judge():
     spec = importlib.util.spec_from_file_location("judge_synthesize", ROOT / "bench" / "judges" / "synthesize.py")
+    assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -56,7 +57,7 @@ def test_every_class_gets_its_pictures_with_masks_of_the_same_size(judge, good, 
     )
     for name in files:
         if name.endswith("_mask.png"):
-            mask, image = (cv2.imread(str(tmp_path / n), cv2.IMREAD_UNCHANGED) for n in (name, name.replace("_mask", "")))
+            mask, image = (np.asarray(cv2.imread(str(tmp_path / n), -1)) for n in (name, name.replace("_mask", "")))
             assert mask.shape == image.shape and set(np.unique(mask)) == {0, 255}
 
 

@@ -14,31 +14,34 @@ from denoised.plugins.play import play
 from denoised.plugins.provenance import read_text
 
 
-@pytest.fixture
-def job(tmp_path, defect_bundle, dark_engine):
-    """Plays a job on a 320 x 240 picture of a part and returns (outcome, folder)."""
-    inputs = tmp_path / "inputs"
-    inputs.mkdir()
-    cv2.imwrite(str(inputs / "good.png"), surface.frame(0, 0, 320, 240))
-    number = iter(range(1000))
+class Job:
+    """Plays jobs on a 320 x 240 picture of a part in the folder `inputs`."""
 
-    def run(
-        params, seed=7, point=None, bundle=defect_bundle, engine=dark_engine, image=None, max_pixels=64_000_000, frame=None
-    ):
-        folder = tmp_path / f"job{next(number)}"
+    def __init__(self, folder, bundle, engine):
+        self._folder, self._bundle, self._engine, self._count = folder, bundle, engine, 0
+        self.inputs = folder / "inputs"
+        self.inputs.mkdir()
+        cv2.imwrite(str(self.inputs / "good.png"), surface.frame(0, 0, 320, 240))
+
+    def __call__(self, params, seed=7, point=None, bundle=None, engine=None, image=None, max_pixels=10**6, frame=None):
+        """(outcome, folder); `image`: the bytes of another picture."""
+        self._count += 1
+        folder = self._folder / f"job{self._count}"
         folder.mkdir()
         if image is not None:
-            (inputs / "image.png").write_bytes(image)
+            (self.inputs / "image.png").write_bytes(image)
             params = {"image": {"path": "image.png"}, **params}
-        params = {"image": {"path": "good.png"}, **params}
-        site = Site((inputs,), frozenset({"line1"}), {"defect-synthesis": (bundle,)}, max_pixels)
+        bundle, engine = bundle or self._bundle, engine or self._engine
+        site = Site((self.inputs,), frozenset({"line1"}), {"defect-synthesis": (bundle,)}, max_pixels)
         origin = {"gateway": "gw", "job": "j1", "model": "toy-defects"}
         point = point or bundle.manifest.operating_points[0]
         task = Task("j1", seed, folder, bundle, point, lambda name: engine, site, frame, origin)
-        return play(KIND, params, task), folder
+        return play(KIND, {"image": {"path": "good.png"}, **params}, task), folder
 
-    run.inputs = inputs
-    return run
+
+@pytest.fixture
+def job(tmp_path, defect_bundle, dark_engine):
+    return Job(tmp_path, defect_bundle, dark_engine)
 
 
 def pixels(folder, name):
@@ -199,11 +202,8 @@ def test_a_picture_above_the_sites_limit_is_refused_as_too_large(job):
 
 
 def test_severity_reaches_the_network(job, dark_engine):
-    seen = []
-    run = dark_engine.run
-    dark_engine.run = lambda feeds: (seen.append(feeds["severity"].tolist()), run(feeds))[1]
     job({"severity": 0.25, "count": 2})
-    assert seen and all(s == [0.25] * len(s) for s in seen)
+    assert dark_engine.severities == {0.25}
 
 
 @pytest.fixture(scope="module")
