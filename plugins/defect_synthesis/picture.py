@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
@@ -58,27 +59,32 @@ def size_of(data: bytes) -> tuple[int, int] | None:
 def _truncated(data: bytes) -> bool:
     """Whether a PNG or JPEG lacks its end mark; OpenCV fills what is missing with grey and says nothing."""
     if data[:4] == b"\x89PNG":
-        return b"IEND" not in data[-64:] and b"IEND" not in data
-    return data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-65536:]
+        return b"IEND" not in data
+    scan = next((at for marker, at in _jpeg_segments(data) if marker == 0xDA), None) if data[:2] == b"\xff\xd8" else None
+    return scan is not None and b"\xff\xd9" not in data[scan:]  # within a scan 0xff never stands before 0xd9
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """The first frame header, SOF0 to SOF15 (ITU-T T.81, B.2.2); segments before it are skipped."""
+    """From the first frame header, SOF0 to SOF15 (ITU-T T.81, B.2.2)."""
+    for marker, at in _jpeg_segments(data):
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
+            return (width, height) if width and height else None
+    return None
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """(marker, where it stands) of every segment up to the first scan; a thumbnail inside one is not looked into."""
     at = 2
-    while at + 9 <= len(data):
-        if data[at] != 0xFF:
-            return None
+    while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker == 0xFF:
             at += 1
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
-            return (width, height) if width and height else None
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:
-            at += 2
-        else:
-            at += 2 + struct.unpack(">H", data[at + 2 : at + 4])[0]
-    return None
+            continue
+        yield marker, at
+        if marker == 0xDA:
+            return
+        at += 2 if marker == 0x01 or 0xD0 <= marker <= 0xD8 else 2 + struct.unpack(">H", data[at + 2 : at + 4])[0]
 
 
 def _tiff_size(data: bytes) -> tuple[int, int] | None:
