@@ -6,10 +6,11 @@ BIN := .venv/bin
 
 # The targets share one .venv.
 .NOTPARALLEL:
-.PHONY: help demo test lint types format clean
+.PHONY: help demo test chaos lint types format clean
 help:
 	@echo 'make demo    the main job on this machine, about a minute (ARGS="--seconds 30 --out DIR")'
 	@echo 'make test    lint, types and all tests (ARGS="-k name" chooses tests)'
+	@echo 'make chaos   kills everything at random for 50 rounds (CHAOS_ROUNDS=200 CHAOS_SEED=7)'
 	@echo 'make lint    ruff: rules and formatting'
 	@echo 'make types   mypy'
 	@echo 'make format  lets ruff format and mend what it can'
@@ -21,6 +22,11 @@ demo:
 
 test: lint types
 	$(BIN)/python -m pytest $(ARGS)
+
+CHAOS_ROUNDS ?= 50
+chaos:
+	@./setup.sh test
+	CHAOS_ROUNDS=$(CHAOS_ROUNDS) $(BIN)/python -m pytest tests/chaos $(ARGS)
 
 lint:
 	@./setup.sh test

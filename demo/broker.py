@@ -53,6 +53,12 @@ class Broker:
             time.sleep(0.02)
         return self
 
+    def kill(self) -> None:
+        """As a power cut would end it."""
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+
     def __exit__(self, *error: object) -> None:
         if self._process:
             self._process.terminate()

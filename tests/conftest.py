@@ -23,7 +23,7 @@ from denoised.demo.broker import Broker
 from denoised.engines.bundle import write_sums
 from onnx import TensorProto, helper, numpy_helper
 
-TOY = Path(__file__).parent / "toy"
+TOY = Path(__file__).parent / "daemon" / "toy"
 PATIENCE = 30.0
 """Seconds that an answer may take on a busy machine before the test fails; nothing waits for it to pass."""
 
