@@ -350,6 +350,7 @@ def _watch(selector: selectors.BaseSelector, links: list[Link], watched: dict[Li
 
 def _child_environment(config: Config) -> dict[str, str]:
     return {
+        "PYTHONSAFEPATH": "1",  # nothing in the folder that we were started from is taken for a library
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",  # numpy's own threads would only get in the way of the network's
         "OPENCV_IO_MAX_IMAGE_PIXELS": str(round(config.inputs.max_megapixels * 1e6)),
