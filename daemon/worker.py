@@ -6,6 +6,7 @@ another is in hand is of higher priority and is run right there, between two ste
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -274,6 +275,8 @@ def main() -> None:
     """`python -m denoised.daemon.worker FD`, started by the supervisor."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s worker: %(message)s")
+    with contextlib.suppress(OSError):  # the bus goes first where cores are few; a strict seccomp filter may forbid it
+        os.nice(5)
     # The kernel's OOM killer shall take the worker, never the supervisor.
     Path("/proc/self/oom_score_adj").write_text("500")
     line = wire.Wire(socket.socket(fileno=int(sys.argv[1])))
