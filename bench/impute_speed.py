@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-
 from denoised.config.typed import read
 from denoised.engines.bundle import SHIPPED, OperatingPoint, read_bundle
 from denoised.engines.denoise import denoise, start
@@ -71,7 +70,8 @@ def main() -> None:
         row[2] = row[5] = None
     params = read({"tags": [f"s{k}" for k in range(10)], "values": live}, ImputationParams)
     for steps in (1, 2):
-        print(f"live group, 10 tags x 192 rows, gaps in the last 3 rows, {steps} steps: {cpu_ms(lambda n=steps: job(params, n)):6.1f} ms")
+        took = cpu_ms(lambda n=steps: job(params, n))
+        print(f"live group, 10 tags x 192 rows, gaps in the last 3 rows, {steps} steps: {took:6.1f} ms")
     past, holed = plant(2000, 7), plant(LENGTH, 7)
     holed[np.random.default_rng(1).random(holed.shape) < 0.5] = np.nan
     calibration = calibrate([past])

@@ -204,7 +204,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60, help="minutes of training on one core")
     parser.add_argument("--shards", type=int, default=120, help="shards of cases made before the training starts")
     parser.add_argument("--version", default="0.1.0", help="version of the bundle")
-    parser.add_argument("--now", action="store_true", help="write the bundle from the checkpoint as it stands, without training")
+    parser.add_argument(
+        "--now", action="store_true", help="write the bundle from the checkpoint as it stands, without training"
+    )
     args = parser.parse_args()
     if not args.now:
         train(args.work, args.minutes, args.shards)
@@ -216,7 +218,9 @@ def main() -> None:
         "command": f"python -m denoised.training.imputation --out {args.out} --minutes {args.minutes:g} --shards {args.shards}",
         "steps": state["step"],
         "cpu_minutes": round(state["cpu"] / 60, 1),
-        "never_seen_plants": {name: round(value, 4) for name, value in zip(("crps_over_gaussian", "v_loss"), state["measured"])},
+        "never_seen_plants": {
+            name: round(value, 4) for name, value in zip(("crps_over_gaussian", "v_loss"), state["measured"])
+        },
     }
     export(model.encoder, model.denoiser, args.out, summary, args.version)
     print(f"{args.out}: written, onnxruntime agrees with torch")

@@ -59,7 +59,8 @@ def _answers(x: np.ndarray, ctx: Mapping[str, Any], samples: int) -> np.ndarray:
     bundle, encoder, denoiser = _model()
     out = np.repeat(x[:, None], samples or len(KNOTS), 1).astype(np.float32)
     measured = ~np.isnan(x)
-    for columns in groups(np.concatenate(list(ctx["train"])).astype(np.float64), np.isnan(np.concatenate(list(ctx["train"])))):
+    history = np.concatenate(list(ctx["train"])).astype(np.float64)
+    for columns in groups(history, np.isnan(history)):
         calibration = _calibrated(ctx, columns)
         for b, series in enumerate(x[..., columns].astype(np.float64)):
             if not np.isnan(series).any():

@@ -73,11 +73,11 @@ def _give(take: Take, block: int, ensemble: np.ndarray, front: int) -> None:
 def _paths(calibration: Calibration, wanted: list[int], samples: int, seed: int, stream: int) -> Iterator[np.ndarray]:
     """For each window in turn its unconditional path (S, LENGTH, K), each block's white noise a function of its number."""
     tags = len(calibration.mean)
+    if not samples:
+        yield from [np.zeros((0, LENGTH, tags))] * len(wanted)
+        return
     before: tuple[int, np.ndarray] | None = None
-    for first in wanted if samples else [0] * len(wanted):
-        if not samples:
-            yield np.zeros((0, LENGTH, tags))
-            continue
+    for first in wanted:
         white = [noise.gaussian(seed, (stream << 32) + first + i, 0, (samples, HALF * tags)).astype(float) for i in (0, 1)]
         start = before[1] if before is not None and before[0] == first else calibration.begin(white[0])
         after = calibration.go_on(start, white[1])
