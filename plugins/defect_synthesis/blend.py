@@ -16,8 +16,8 @@ from .region import Mask, Window, change_at_full_size, trimmed
 
 VISIBLE = 3.0
 """Grey levels of 255: a change that is smaller in its neighbourhood is not seen."""
-FAINT = 0.12
-"""Share of the strongest change below which the outskirts of a defect are not seen beside it."""
+FAINT = 0.35
+"""Share of a defect's RMS change below which its outskirts are not seen beside it."""
 COARSE = 512
 """Where a mask is longer than this many pixels, what is visible is judged on a smaller picture of it."""
 
@@ -60,7 +60,9 @@ def published(change: np.ndarray, mask: Mask) -> Mask:
     strength = cv2.resize(np.abs(change), size, interpolation=cv2.INTER_AREA) if shrink > 1 else np.abs(change)
     spread = max(1.5, 0.02 * max(size))
     soft = cv2.GaussianBlur(strength, (0, 0), spread)
-    strong = (soft > max(VISIBLE, FAINT * float(soft.max()))).astype(np.uint8)
+    inside = soft[cv2.resize(mask.pixels, size, interpolation=cv2.INTER_NEAREST) > 0]
+    usual = float(np.sqrt(np.mean(inside**2))) if inside.size else 0.0
+    strong = (soft > max(VISIBLE, FAINT * usual)).astype(np.uint8)
     reach = round(2 * spread)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
     pad = 2 * reach
