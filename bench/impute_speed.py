@@ -8,7 +8,8 @@ The least of several runs in process CPU time, one thread: what the work takes w
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def job(params: ImputationParams, steps: int) -> None:
         while True:
             cond = problem.cond
 
-            def network(x: np.ndarray, sigma: float, cond: dict[str, np.ndarray] = cond) -> np.ndarray:
+            def network(x: np.ndarray, sigma: float, cond: Mapping[str, np.ndarray] = cond) -> np.ndarray:
                 return NETWORKS["denoiser"].run({"x": x, "t": np.full(len(x), angle(sigma), np.float32), **cond})["out"]
 
             *_, last = denoise(SAMPLERS[point.sampler], PREDICTIONS["v"](network), sigmas, start(problem.x, sigmas))
@@ -70,7 +71,7 @@ def main() -> None:
         row[2] = row[5] = None
     params = read({"tags": [f"s{k}" for k in range(10)], "values": live}, ImputationParams)
     for steps in (1, 2):
-        took = cpu_ms(lambda n=steps: job(params, n))
+        took = cpu_ms(partial(job, params, steps))
         print(f"live group, 10 tags x 192 rows, gaps in the last 3 rows, {steps} steps: {took:6.1f} ms")
     past, holed = plant(2000, 7), plant(LENGTH, 7)
     holed[np.random.default_rng(1).random(holed.shape) < 0.5] = np.nan
@@ -80,11 +81,14 @@ def main() -> None:
     condition(calibration, z)
     print(f"condition a window of 7 tags, half missing: {cpu_ms(lambda: condition(calibration, z)):6.1f} ms")
     rng = np.random.default_rng(2)
-    shapes = {name: [{"windows": 1, "samples": 32, "tags": 7}.get(str(d), d) for d in spec.shape]
-              for e in NETWORKS.values() for name, spec in e.inputs.items()}  # fmt: skip
-    feeds = {name: rng.random(shape, dtype=np.float32) for name, shape in shapes.items()}
+    sizes = {"windows": 1, "samples": 32, "tags": 7}
+    feeds = {}
+    for engine in NETWORKS.values():
+        for name, spec in engine.inputs.items():
+            shape = [d if isinstance(d, int) else sizes[d] for d in spec.shape]
+            feeds[name] = rng.random(shape, dtype=np.float32)
     for name, engine in NETWORKS.items():
-        took = cpu_ms(lambda e=engine: e.run({k: feeds[k] for k in e.inputs}))
+        took = cpu_ms(partial(engine.run, {k: feeds[k] for k in engine.inputs}))
         print(f"{name}, 7 tags, 32 samples, one call: {took:6.1f} ms")
 
 

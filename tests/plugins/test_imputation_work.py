@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import json
 import warnings
 from pathlib import Path
@@ -12,7 +14,7 @@ from denoised.engines.denoiser import PREDICTIONS
 from denoised.engines.engine import open_engine
 from denoised.engines.samplers import SAMPLERS
 from denoised.engines.schedules import SCHEDULES, angle
-from denoised.plugins.kind import Site, Task
+from denoised.plugins.kind import Problem, Site, Task
 from denoised.plugins.sensor_imputation.kind import KIND
 from denoised.plugins.sensor_imputation.params import ImputationParams
 
@@ -189,14 +191,15 @@ def test_extremes_of_both_signs_stay_finite():
 
 
 def test_nothing_missing_needs_no_network():
-    problems = []
+    problems: list[Problem] = []
     output = run(request(press(96)), problems=problems)
     assert problems == []
     assert output["values"] == press(96)
 
 
 def test_only_windows_with_gaps_are_computed():
-    values, problems = press(192), []
+    values: list[list[float | None]] = [list(row) for row in press(192)]
+    problems: list[Problem] = []
     values[-1][2] = values[-2][2] = None
     run(request(values), problems=problems)
     assert [p.x.shape for p in problems] == [(1, 32, 6, 48)]
@@ -210,7 +213,8 @@ def test_time_and_period_are_given_back():
 
 
 def test_items_of_all_problems_are_the_items_that_check_announced():
-    values, problems = holed(press(240), 0.01), []
+    values = holed(press(240), 0.01)
+    problems: list[Problem] = []
     run(request(values), problems=problems)
     site = Site(models={"sensor-imputation": (BUNDLE,)})
     assert sum(len(p.items) for p in problems) == KIND.check(read(request(values), ImputationParams), site)
