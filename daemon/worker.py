@@ -95,7 +95,9 @@ class Worker:
         """Opens the default models before the first job needs them; what is wrong is said when a job meets it."""
         for models in self._site.models.values():
             try:
-                self._network(models[0], models[0].manifest.operating_points[0].variant, "denoiser")
+                variant = models[0].manifest.operating_points[0].variant
+                for name in models[0].manifest.variants[variant]:
+                    self._network(models[0], variant, name)
             except (EngineError, BundleError) as e:
                 log.error("model %s: %s", models[0].manifest.name, e)
 

@@ -109,7 +109,7 @@ def _config(out: Path, state: Path, broker: Any, tags: list[str], limits: dict[s
                 "when": {"field": "ok", "equals": True},
                 "kind": "defect-synthesis",
                 "id": "$.part",
-                "params": {"image": {"camera": "line1"}, "defect": "$.recipe", "count": 2},
+                "params": {"image": {"camera": "line1"}, "defect": "$.recipe", "severity": "$.severity", "count": 2},
                 "reply": {"topic": "plant/line1/camera/done"},
             }
         },

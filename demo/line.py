@@ -116,7 +116,8 @@ class Line(threading.Thread):
         os.utime(part)
         os.replace(part, self._frames / f"{name}.png")  # OpenCV looks at the content, not at the name
         self.parts.append(name)
-        self._client.publish("plant/line1/camera", {"part": name, "ok": True, "recipe": self._recipes[n % len(self._recipes)]})
+        recipe = self._recipes[n % len(self._recipes)]
+        self._client.publish("plant/line1/camera", {"part": name, "ok": True, "recipe": recipe, "severity": 0.85})
 
 
 def _is_good_part(path: Path) -> bool:
