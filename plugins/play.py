@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from ..engines.samplers import SAMPLERS
 from ..engines.schedules import SCHEDULES, angle
 from .kind import JobKind, Outcome, Problem, Task
 
+T = TypeVar("T")
+
 
 def play(kind: JobKind, params: Mapping[str, Any], task: Task) -> Outcome:
     """The outcome of a request's `params`, artifacts in the task's folder; refused as the daemon would."""
@@ -24,14 +26,14 @@ def play(kind: JobKind, params: Mapping[str, Any], task: Task) -> Outcome:
     return drive(kind.work(request, task), lambda problem: solve(trajectory(problem, task)))
 
 
-def drive(work: Generator[Problem, np.ndarray, Outcome], solve: Callable[[Problem], np.ndarray]) -> Outcome:
-    """Hands each problem that `work` yields to `solve`, and its result back, up to the outcome."""
+def drive(work: Generator[Problem, np.ndarray, T], solve: Callable[[Problem], np.ndarray]) -> T:
+    """Hands each problem that `work` yields to `solve`, and its result back, up to what it returns."""
     try:
         problem = next(work)
         while True:
             problem = work.send(solve(problem))
     except StopIteration as end:
-        outcome: Outcome = end.value
+        outcome: T = end.value
         return outcome
     finally:
         work.close()

@@ -9,18 +9,16 @@ alone. Each calibrates once per data set from `ctx["train"]`, as a site would fr
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from denoised.engines.bundle import SHIPPED, Bundle, OperatingPoint, read_bundle
-from denoised.engines.denoise import denoise, start
-from denoised.engines.denoiser import PREDICTIONS
+from denoised.engines.bundle import SHIPPED, Bundle, read_bundle
 from denoised.engines.engine import Engine, open_engine
-from denoised.engines.samplers import SAMPLERS
-from denoised.engines.schedules import SCHEDULES, angle
+from denoised.engines.schedules import SCHEDULES
 from denoised.plugins.kind import Problem
+from denoised.plugins.play import drive, solve, walk
 from denoised.plugins.sensor_imputation.gaussian import Calibration, calibrate, condition, standardise
 from denoised.plugins.sensor_imputation.quantiles import KNOTS
 from denoised.plugins.sensor_imputation.series import impute as impute_series
@@ -57,6 +55,12 @@ def gaussian(x: np.ndarray, ctx: Mapping[str, Any]) -> tuple[str, np.ndarray]:
 
 def _answers(x: np.ndarray, ctx: Mapping[str, Any], samples: int) -> np.ndarray:
     bundle, encoder, denoiser = _model()
+    manifest, point = bundle.manifest, bundle.manifest.operating_points[0]
+    sigmas = SCHEDULES[manifest.schedule](point.steps, **manifest.schedule_args)
+
+    def solver(problem: Problem) -> np.ndarray:
+        return solve(walk(problem, denoiser, sigmas, point.sampler, manifest.prediction))
+
     out = np.repeat(x[:, None], samples or len(KNOTS), 1).astype(np.float32)
     measured = ~np.isnan(x)
     history = np.concatenate(list(ctx["train"])).astype(np.float64)
@@ -70,30 +74,9 @@ def _answers(x: np.ndarray, ctx: Mapping[str, Any], samples: int) -> np.ndarray:
             def take(at: int, ensemble: np.ndarray, b: int = b, c: Any = columns, cal: Calibration = calibration) -> None:
                 out[b, :, at : at + ensemble.shape[1], c] = (cal.mean + cal.std * ensemble).transpose(2, 0, 1)
 
-            _drive(impute_series(calibration, z, encoder, samples, 8, 0, b, take), bundle, denoiser)
+            drive(impute_series(calibration, z, encoder, samples, 8, 0, b, take), solver)
     result: np.ndarray = np.where(measured[:, None], x[:, None], out)
     return result
-
-
-def _drive(work: Generator[Problem, np.ndarray, None], bundle: Bundle, engine: Engine) -> None:
-    """Each problem through the denoising loop, as the worker does."""
-    point: OperatingPoint = bundle.manifest.operating_points[0]
-    sigmas = SCHEDULES[bundle.manifest.schedule](point.steps, **bundle.manifest.schedule_args)
-    try:
-        problem = next(work)
-        while True:
-            x, cond = problem.x, problem.cond
-
-            def network(x: np.ndarray, sigma: float, cond: Any = cond) -> np.ndarray:
-                return engine.run({"x": x, "t": np.full(len(x), angle(sigma), np.float32), **cond})["out"]
-
-            for reached in denoise(
-                SAMPLERS[point.sampler], PREDICTIONS[bundle.manifest.prediction](network), sigmas, start(x, sigmas)
-            ):
-                x = reached.x
-            problem = work.send(x)
-    except StopIteration:
-        return
 
 
 @lru_cache(maxsize=1)
