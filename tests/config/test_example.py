@@ -61,7 +61,7 @@ def test_every_value_written_in_it_is_the_default(path: str, written: Any, defau
     assert written == default
 
 
-@pytest.mark.parametrize("section", sorted(set(sections(Config)), key=lambda s: s.__name__), ids=lambda s: s.__name__)
+@pytest.mark.parametrize("section", sorted(set(sections(Config)), key=repr), ids=repr)
 def test_every_option_stands_in_it(section: type) -> None:
     for option in dataclasses.fields(section):
         assert re.search(rf"(?m)\b{option.name}:", TEXT), option.name

@@ -35,22 +35,22 @@ def test_a_trajectory_that_goes_on_from_the_disk_ends_in_the_same_bytes(tmp_path
 
 def test_results_come_back_in_order_and_the_checkpoint_behind_them(tmp_path):
     first = checkpoints(tmp_path)
-    first.keep([np.float32([1, 2])], Checkpoint(3, np.float32([9])))
-    first.keep([np.float32([3])], Checkpoint(1, np.float32([8])))
+    first.keep([np.array([1, 2], np.float32)], Checkpoint(3, np.array([9], np.float32)))
+    first.keep([np.array([3], np.float32)], Checkpoint(1, np.array([8], np.float32)))
     again = checkpoints(tmp_path)
     assert [again.result(n).tolist() for n in range(again.count)] == [[1, 2], [3]]
     assert (again.current.step, again.current.x.tolist()) == (1, [8])
 
 
 def test_a_checkpoint_that_does_not_belong_behind_the_results_is_not_used(tmp_path):
-    checkpoints(tmp_path).keep([], Checkpoint(3, np.float32([9])))
+    checkpoints(tmp_path).keep([], Checkpoint(3, np.array([9], np.float32)))
     later = checkpoints(tmp_path)
-    later.keep([np.float32([1])], None)
+    later.keep([np.array([1], np.float32)], None)
     assert (checkpoints(tmp_path).count, checkpoints(tmp_path).current) == (1, None)
 
 
 def test_another_request_model_or_operating_point_starts_afresh(tmp_path):
-    checkpoints(tmp_path, ["toy", {"n": 1}]).keep([np.float32([1])], Checkpoint(1, np.float32([1])))
+    checkpoints(tmp_path, ["toy", {"n": 1}]).keep([np.array([1], np.float32)], Checkpoint(1, np.array([1], np.float32)))
     assert checkpoints(tmp_path, ["toy", {"n": 2}]).count == 0
 
 

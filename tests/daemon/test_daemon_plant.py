@@ -119,7 +119,7 @@ def test_a_stale_frame_fails_the_job_and_is_never_used(make_daemon, tmp_path):
 def test_a_video_file_gives_its_next_frame_each_time(make_daemon, tmp_path):
     daemon, plant, _ = with_line(make_daemon, tmp_path)
     video = tmp_path / "clip.avi"
-    writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 64))
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 64))
     if not writer.isOpened():
         pytest.skip("this OpenCV writes no MJPG video")
     for level in (10, 200):
@@ -133,6 +133,7 @@ def test_a_video_file_gives_its_next_frame_each_time(make_daemon, tmp_path):
         daemon.client.publish(f"{plant}/line1/part", {"part": name, "ok": True, "n": 1})
         text = Path(daemon.result(name)["artifacts"][0]["path"]).read_text()
         frame = cv2.imdecode(np.frombuffer(bytes.fromhex(text.splitlines()[0]), np.uint8), cv2.IMREAD_GRAYSCALE)
+        assert frame is not None
         levels.append(round(float(frame.mean()) / 10) * 10)
     assert levels == [10, 200, 10]
 

@@ -40,7 +40,9 @@ def test_result_and_messages_are_stored_together(path):
     spool.close()
     again = Spool(path)
     assert again.unfinished() == []
-    assert (again.find("a").state, again.find("a").result) == ("done", {"state": "done", "n": 1})
+    known = again.find("a")
+    assert known is not None
+    assert (known.state, known.result) == ("done", {"state": "done", "n": 1})
     assert [m for _, m in again.outgoing(0, 10)] == [Outgoing("t", b"1"), Outgoing("u", None, "/file", b"c", "image/png")]
     assert again.undelivered_paths() == {"/file"}
 
@@ -135,7 +137,7 @@ def full(path):
 def test_a_file_cut_short_is_set_aside_and_what_can_be_read_is_saved(full, share):
     os.truncate(full, int(full.stat().st_size * share) // 512 * 512)
     spool = Spool(full)
-    assert "damaged" in spool.damage
+    assert spool.damage and "damaged" in spool.damage
     assert full.with_name("spool.damaged-1.db").exists()
     saved = spool.unfinished()
     assert len(saved) > 0

@@ -21,7 +21,7 @@ def test_messages_arrive_whole_and_in_order(ends):
 def test_a_message_larger_than_the_socket_takes_does_not_block(ends):
     ends[0].send({"data": "y" * 5_000_000})
     assert ends[0].unsent
-    got = []
+    got: list[dict] = []
     while not got:
         ends[0].flush()
         got = ends[1].receive()

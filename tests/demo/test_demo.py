@@ -36,7 +36,9 @@ def test_the_demo_leaves_pictures_plot_coco_and_messages(tmp_path, broker):
     coco = json.loads((out / "annotations.json").read_text())
     assert len(coco["images"]) == len(coco["annotations"]) == sum(len(r["output"]["items"]) for r in results)
     for image in coco["images"]:
-        assert cv2.imread(str(out / image["file_name"])).shape[:2] == (image["height"], image["width"])
+        picture = cv2.imread(str(out / image["file_name"]))
+        assert picture is not None
+        assert picture.shape[:2] == (image["height"], image["width"])
     qualities = {m["payload"]["quality"] for m in messages if "/sensors/press/" in m["topic"]}
     assert {"good", "imputed"} <= qualities
 

@@ -104,6 +104,7 @@ def test_what_stands_beside_them_is_judged(params: Any, place: str) -> None:
 
 
 def test_what_the_tree_refuses_anyway_is_passed_over() -> None:
+    plain: dict[str, Any]
     for plain in ({}, {"triggers": None}, {"triggers": []}, {"triggers": {"t": 1}}, {"triggers": {"t": {"kind": 1}}}):
         assert check_config(plain, KINDS) == []
     assert flaws([]) == {} and flaws({"image": {"camera": "x"}}, cameras=[]) == {}
