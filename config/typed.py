@@ -235,6 +235,9 @@ def _blame_items(value: Any, type_: Any, path: Path, flaws: list[Flaw]) -> bool:
     elif get_origin(bare) in (list, tuple) and isinstance(value, (list, tuple)) and (len(args) == 1 or args[-1] is ...):
         for i, v in _until_enough(enumerate(value), flaws):
             _read(v, args[0], (*path, i), flaws)
+    elif get_origin(bare) is tuple and isinstance(value, (list, tuple)) and len(args) == len(value):
+        for i, (v, arg) in enumerate(zip(value, args)):
+            _read(v, arg, (*path, i), flaws)
     return len(flaws) > before
 
 

@@ -89,11 +89,9 @@ class Site:
         if "\0" in path:
             raise Refusal("unknown-input", "a path cannot hold a NUL character", field)
         for folder in self.folders:
-            real = Path(os.path.realpath(folder / path))
-            if real.is_relative_to(os.path.realpath(folder)):
-                if not real.is_file():
-                    continue
-                return real
+            real = os.path.realpath(folder / path)
+            if Path(real).is_relative_to(os.path.realpath(folder)) and os.path.isfile(real):
+                return Path(real)
         raise Refusal("unknown-input", f"no file '{path[:200]}' inside the input folders ({allowed})", field)
 
 

@@ -64,7 +64,7 @@ def read_request(
     """The job that `body` asks for; `Refusal` names the first field that is to blame and all that is wrong."""
     kind = kinds.get(kind_name)
     if kind is None:
-        raise Refusal("unknown-kind", f"no job kind '{kind_name[:64]}'{typed.did_you_mean(kind_name, kinds)}")
+        raise Refusal("unknown-kind", f"no job kind '{kind_name[:64]}'{typed.did_you_mean(kind_name, kinds)}", "kind")
     request = _read(body, Request, ())
     params = _read(request.params, kind.params, ("params",))
     items = kind.check(params, site)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,6 +12,19 @@ import numpy as np
 from ...config.refusal import Refusal
 
 FORMATS = "PNG, JPEG, BMP or TIFF"
+
+
+def read_file(path: Path, field: str, max_pixels: int) -> bytes:
+    """The file's bytes; refused unread where it is larger than any picture of `max_pixels` (4 channels of 16 bits) can be."""
+    most = 8 * max_pixels + (1 << 20)
+    try:
+        with path.open("rb") as file:
+            data = file.read(most + 1) if path.stat().st_size <= most else None
+    except OSError as e:
+        raise Refusal("input", f"the file cannot be read: {e.strerror}", field) from e
+    if data is None or len(data) > most:
+        raise Refusal("too-large", f"the file is larger than any picture that is taken here can be ({most} bytes)", field)
+    return data
 
 
 def decode(data: bytes, field: str, max_pixels: int) -> np.ndarray:

@@ -86,6 +86,8 @@ def place_of(grey: np.ndarray, region: Region, mask: np.ndarray | None = None) -
             )
         limit = np.zeros((height, width), np.uint8)
         cv2.fillPoly(limit, [np.round((points - 0.5) * 16).astype(np.int32)], 1, cv2.LINE_8, 4)
+        if not limit.any():
+            raise Refusal("bad-request", "the polygon holds not one pixel of the picture", "params.region.polygon")
     else:
         return _grid(grey, Window(0, 0, width, height), None)
     x, y, w, h = cv2.boundingRect(limit)

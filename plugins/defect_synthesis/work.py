@@ -114,7 +114,8 @@ def _mask(params: Params, task: Task) -> np.ndarray | None:
 
 def _read(path: str | None, data: str | None, task: Task, blamed: str) -> tuple[bytes, str]:
     if path is not None:
-        return task.site.input_path(path, f"{blamed}.path").read_bytes(), f"{blamed}.path"
+        blamed += ".path"
+        return picture.read_file(task.site.input_path(path, blamed), blamed, task.site.max_pixels), blamed
     return base64.b64decode(data or "", validate=True), f"{blamed}.data"
 
 
