@@ -20,7 +20,7 @@ import yaml
 from denoised.config import typed
 from denoised.config.tree import Mqtt
 from denoised.daemon.client import Client
-from denoised.demo.broker import Broker
+from denoised.demo.broker import Broker, find_mosquitto
 from denoised.engines.bundle import write_sums
 from onnx import TensorProto, helper, numpy_helper
 
@@ -31,6 +31,8 @@ PATIENCE = 30.0
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory):
+    if find_mosquitto() is None:
+        pytest.skip("mosquitto is not installed: sudo apt-get install mosquitto")
     with Broker("mosquitto", tmp_path_factory.mktemp("broker")) as running:
         yield running
 
