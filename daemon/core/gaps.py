@@ -14,6 +14,9 @@ from typing import Any
 
 from .reply import stamp
 
+_ROUNDING = 1e-3
+"""Of a slot: the time that we publish with a sample, a whole number of periods after 1970, falls into its own slot."""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -68,7 +71,7 @@ class Group:
 
     def _slot_of(self, at: float) -> int:
         period: float = self.config.period
-        return math.floor(at / period + 1e-9)
+        return math.floor(at / period + _ROUNDING)
 
     @property
     def due(self) -> float:
@@ -97,7 +100,7 @@ class Group:
         stay owed and are answered by the next one, whose window holds them too.
         """
         self._advance(self._slot_of(now))
-        newest = math.floor((now - self.config.max_latency / 2) / self.config.period + 1e-9) - 1
+        newest = self._slot_of(now - self.config.max_latency / 2) - 1
         if newest <= self._closed:
             return None
         rows = [s for s in self._slots if s.number <= newest]

@@ -73,6 +73,17 @@ def test_late_measurement_is_published_once_more_as_good_with_its_own_time():
     assert g.measure("b", 9.5, 102.6, at=100.8) is None
 
 
+@pytest.mark.parametrize("period", [0.01, 0.1, 0.2, 0.3, 1.0, 60.0])
+def test_the_time_of_a_sample_is_in_its_own_slot(period):
+    """A late measurement that carries the very `t` of its imputation must not land one slot before it."""
+    first = math.ceil(1.8e9 / period)
+    for number in range(first, first + 50):
+        g = Group("g", SensorGroup(tags={"a": Tag("p/a")}, period=period, max_latency=0.4), number * period)
+        published = round(number * period, 3)
+        sample = g.measure("a", 1.0, (number + 0.5) * period, published)
+        assert sample is not None and sample.at == number * period
+
+
 def test_a_measurement_that_beats_the_imputation_is_not_published_over():
     g = group()
     g.measure("a", 1.0, 100.5)
