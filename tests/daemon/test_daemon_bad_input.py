@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import os
 import struct
 import time
 import zlib
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ if len(list(SHIPPED.glob("*/SHA256SUMS"))) < 2:
     pytest.skip(f"the shipped models are not in {SHIPPED}", allow_module_level=True)
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Case:
     """One bad request, and how it must be answered; `says` stands in the message."""
 
@@ -35,7 +35,7 @@ class Case:
     code: str
     field: str | None
     says: str = ""
-    properties: dict[str, Any] = field(default_factory=dict)
+    properties: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def png(width: int, height: int) -> bytes:
@@ -230,7 +230,7 @@ DEFECT_PARAMS = [
     Case("param-unknown", DEFECTS, defects(defekt="any"), BAD, "params.defekt", "did you mean 'defect'"),
     *(
         Case(f"count-{name}", DEFECTS, defects(count=count), BAD, "params.count")
-        for name, count in {"zero": 0, "high": 1001, "text": "3", "half": 1.5, "bool": True, "null": None, "big": 10**30}.items()
+        for name, count in {"zero": 0, "high": 1001, "text": "3", "half": 1.5, "on": True, "null": None, "big": 10**30}.items()
     ),
     *(
         Case(f"severity-{name}", DEFECTS, defects(severity=severity), BAD, "params.severity")
@@ -282,7 +282,8 @@ DEFECT_PARAMS = [
             ("other-size", encoded(surface(64, 64)), "input", "one size"),
             ("turned", encoded(surface(HEIGHT, WIDTH)), "input", "one size"),
             ("empty", encoded(np.zeros((HEIGHT, WIDTH), np.uint8)), "input", "empty"),
-            ("text", b"no", "input", "not a picture"), ("cut", GOOD_PNG[:500], "input", "truncated"), ("bomb", png(12000, 12000), "too-large", "megapixels"),
+            ("text", b"no", "input", "not a picture"), ("cut", GOOD_PNG[:500], "input", "truncated"),
+            ("bomb", png(12000, 12000), "too-large", "megapixels"),
         ]
     ),
 ]  # fmt: skip
