@@ -23,7 +23,7 @@ setup(
     package_data={"denoised": ["models/*/*"], "denoised.config": ["*.yaml"]},
     install_requires=["msgspec>=0.18.6", "numpy>=1.26", "opencv-python-headless>=4.9", "paho-mqtt>=2.0", "pyyaml>=6.0"],
     extras_require={
-        "onnx": ["onnxruntime>=1.17"],
+        "onnx": ["onnxruntime>=1.18"],
         "tensorrt": ["tensorrt>=10.3", "pycuda>=2024.1"],
         "systemd": ["systemd-python>=235"],
         "demo": ["amqtt>=0.11"],

@@ -29,7 +29,7 @@ def ddim(
 def dpmpp_2m(
     denoise: Denoiser, x: Any, sigma: float, sigma_next: float, memory: Memory = None, noise: Any = None
 ) -> tuple[Any, Memory]:
-    """DPM-Solver++(2M) (Lu et al. 2022, Algorithm 2), first order at both ends; memory is (sigma, denoised) of the last step."""
+    """DPM-Solver++(2M) (Lu et al. 2022, Algorithm 2), first order at both ends; memory: (sigma, denoised) of the last step."""
     denoised = denoise(x, sigma)
     if sigma_next == 0:
         return denoised, None
