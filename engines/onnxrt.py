@@ -39,7 +39,6 @@ class OnnxRuntimeEngine:
         options.log_severity_level = 3
         # Spinning between the steps of a paced job burns watts for nothing.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.set_denormal_as_zero", "1")
         try:
             self._session = ort.InferenceSession(str(path), options, providers=list(providers))
         except Exception as e:  # onnxruntime's errors have no common base of their own

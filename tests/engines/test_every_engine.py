@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from denoised.engines.engine import EngineLoadError, EngineRunError, EngineUnavailable, open_engine
@@ -74,3 +76,9 @@ def test_a_truncated_file_is_named(small_onnx):
     small_onnx.write_bytes(small_onnx.read_bytes()[:-40])
     with pytest.raises(EngineLoadError, match="small.onnx"):
         open_engine(small_onnx)
+
+
+def test_an_open_session_leaves_the_process_s_small_numbers_alone(small_onnx):
+    """onnxruntime can flush subnormals to zero, but then for the whole thread: measured values would change."""
+    open_engine(small_onnx).run(feeds())
+    assert sys.float_info.min / 2 > 0
