@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from .core.job import job_of
+
 log = logging.getLogger(__name__)
 
 
@@ -25,11 +27,11 @@ def sweep(folder: Path, quota_bytes: int, keep_s: float, now: float, keep: Calla
     for changed, size, path in sorted(jobs):
         if total <= quota_bytes and now - changed <= keep_s:
             break
-        if keep(path.name):
+        if keep(job_of(path.name)):
             continue
         shutil.rmtree(path, ignore_errors=True)
         total -= size
-        gone.append(path.name)
+        gone.append(job_of(path.name))
     if gone:
         log.info("artifacts of %d jobs deleted (quota or age)", len(gone))
     return gone

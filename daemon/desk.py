@@ -24,7 +24,7 @@ from ..plugins.kind import JobKind, Site
 from .bus import Bus, Message
 from .core import dispatch, reply, triggers
 from .core.intake import Envelope, decode, read_request, usable_id
-from .core.job import Entry, Job, digest
+from .core.job import Entry, Job, digest, folder_name, job_of
 from .link import Link
 from .outbox import Outbox
 from .spool import Outgoing, Spool, SpoolError
@@ -61,7 +61,7 @@ class Desk:
         for job in self._spool.unfinished():
             self._enter(Entry(job))
         for folder in self._work_folder.glob("*"):
-            if folder.name not in self.entries:
+            if job_of(folder.name) not in self.entries:
                 shutil.rmtree(folder, ignore_errors=True)
         if self.entries:
             log.info("%d accepted jobs taken up again", len(self.entries))
@@ -118,7 +118,7 @@ class Desk:
     ) -> None:
         """One request, whatever it came in: taken into `fresh`, or answered here and now."""
         body: Any = None
-        asker: _Asker = (_reply_topic(message), message.correlation) if source == "submit" else (None, None)
+        asker: _Asker = (self._reply_topic(message), message.correlation) if source == "submit" else (None, None)
         try:
             if message.retained:
                 with contextlib.suppress(Refusal):
@@ -360,7 +360,7 @@ class Desk:
                 self._spool.finish(job_id, final, messages, now)
                 self._unstored.pop(0)
                 self._frame_path(job_id).unlink(missing_ok=True)
-                shutil.rmtree(self._work_folder / job_id, ignore_errors=True)
+                shutil.rmtree(self._work_folder / folder_name(job_id), ignore_errors=True)
                 self.outbox.wake()
         except SpoolError as e:
             log.error("%s; %d results wait for it", e, len(self._unstored))
@@ -378,6 +378,13 @@ class Desk:
         if job.response_topic:
             self._bus.publish(job.response_topic, payload, correlation=job.correlation, content_type=_JSON)
 
+    def _reply_topic(self, message: Message) -> str | None:
+        """The request's Response Topic, unless it must not be published to: our own topics are not a client's to write."""
+        topic, base = message.response_topic, self.config.base
+        usable = topic and not topic.startswith("$") and not set(topic) & set("+#\0") and len(topic.encode()) <= 65535
+        ours = (f"{base}/jobs/", f"{base}/sensors/", f"{base}/status", f"{base}/telemetry")
+        return topic if usable and topic and not topic.startswith(ours) else None
+
     def _topic(self, job_id: str, what: str) -> str:
         return f"{self.config.base}/jobs/{job_id}/{what}"
 
@@ -391,10 +398,3 @@ class Desk:
 
     def _frame_path(self, job_id: str) -> Path:
         return Path(self.config.state_dir) / "frames" / f"{job_id}.png"
-
-
-def _reply_topic(message: Message) -> str | None:
-    """The request's Response Topic, unless it is one that must not be published to."""
-    topic = message.response_topic
-    usable = topic and not topic.startswith("$") and not set(topic) & set("+#\0") and len(topic.encode()) <= 65535
-    return topic if usable else None

@@ -82,7 +82,7 @@ class Groups:
         params: dict[str, Any] = {"tags": group.tags, "values": repair.values, "quantiles": [0.05, 0.5, 0.95]}
         if config.model:
             params["model"] = config.model
-        job_id = f"sensors-{group.name}-{repair.slot}"
+        job_id = f"sensors:{group.name}:{repair.slot}"  # no request can have an id with a colon
         job = Job(
             id=job_id,
             kind=_KIND,

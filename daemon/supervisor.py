@@ -30,6 +30,7 @@ from . import wire
 from .artifacts import sweep
 from .bus import Bus, BusEvent, Connected, Delivered, Disconnected, Message, Subscription
 from .core import dispatch
+from .core.job import job_of
 from .core.reply import stamp
 from .desk import Desk
 from .groups import Groups
@@ -243,7 +244,7 @@ class Supervisor:
         ]
 
     def _sweep(self, now: float) -> None:
-        wanted = {Path(p).parent.name for p in self._spool.undelivered_paths()}
+        wanted = {job_of(Path(p).parent.name) for p in self._spool.undelivered_paths()}
         artifacts = self._config.artifacts
         sweep(
             self._config.artifacts_dir,

@@ -33,6 +33,7 @@ from ..plugins.kind import JobKind, Problem, Task, load_kinds
 from ..plugins.play import drive, trajectory
 from . import wire
 from .checkpoints import Checkpoints
+from .core.job import folder_name
 from .models import find_models, site_of
 
 log = logging.getLogger(__name__)
@@ -119,7 +120,7 @@ class Worker:
         began = time.monotonic()
         running = _Running(job_id)
         self._stack.append(running)
-        folder = self._config.artifacts_dir / f".{job_id}.part"
+        folder = self._config.artifacts_dir / f".{folder_name(job_id)}.part"
         try:
             facts = self._work(message, running, folder)
             answer: dict[str, Any] = {"type": "done", **facts}
@@ -191,7 +192,7 @@ class Worker:
 
     def _checkpoints(self, job_id: str, identity: Any) -> Checkpoints:
         settings = self._config.checkpoints
-        folder = Path(self._config.state_dir) / "work" / job_id
+        folder = Path(self._config.state_dir) / "work" / folder_name(job_id)
         return Checkpoints(folder, identity, settings.write_budget_mb_per_day * 1e6, settings.expected_uptime)
 
     def _solve(self, problem: Problem, task: Task, running: _Running) -> np.ndarray:
@@ -238,7 +239,7 @@ class Worker:
 
     def _keep(self, folder: Path, job_id: str, made: Any) -> list[dict[str, Any]]:
         """Makes the artifacts durable under their final name, and describes them."""
-        final = self._config.artifacts_dir / job_id
+        final = self._config.artifacts_dir / folder_name(job_id)
         described = []
         for artifact in made:
             data = (folder / artifact.name).read_bytes()

@@ -74,6 +74,16 @@ class Entry:
         self.history.append(state)
 
 
+def folder_name(job_id: str) -> str:
+    """The name of a job's folders: `.` and `..` are lawful ids, and names with a dot ahead are those of unfinished folders."""
+    return f"%{job_id}" if job_id.startswith(".") else job_id
+
+
+def job_of(folder: str) -> str:
+    """The id of the job that a folder of this name belongs to; no id holds a `%`."""
+    return folder.removeprefix("%")
+
+
 def digest(kind: str, request: Any) -> str:
     """A hash of what is asked, the same for every spelling of the same JSON."""
     return hashlib.sha256(kind.encode() + b"\0" + msgspec.json.encode(request, order="deterministic")).hexdigest()

@@ -479,3 +479,55 @@ def test_nothing_is_left_behind(answers):
     kept = {path.name for path in (state / "artifacts").iterdir()}
     assert {name.partition("-")[0] for name in kept} <= {"first", "before", "amid", "after", "last"}
     assert list((state / "frames").glob("id-*")) == []
+
+
+@pytest.mark.parametrize("job_id", [".", "..", "...", ".id.part", "-rf", "id-x.part", "refused", "x" * 64])
+def test_a_lawful_id_is_no_path_out_of_the_artifacts(answers, job_id):
+    daemon, artifacts = answers.daemon, answers.daemon.folder / "state" / "artifacts"
+    before = {path for path in (daemon.folder / "state").rglob("*") if path.name != "spool.db-shm"}
+    daemon.submit(DEFECTS, {"id": job_id, **GOOD[DEFECTS]})
+    result = daemon.result(job_id)
+    assert result["state"] == "done"
+    assert before <= set((daemon.folder / "state").rglob("*"))
+    for artifact in result["artifacts"]:
+        assert Path(os.path.normpath(artifact["path"])).parent.parent == artifacts
+        assert len(Path(artifact["path"]).read_bytes()) == artifact["bytes"]
+
+
+@pytest.mark.parametrize(
+    "topic", ["status", "telemetry", "jobs/victim/result", "jobs/victim/cancel", "jobs/toy/submit", "sensors/a/b"]
+)
+def test_a_reply_is_not_sent_to_topics_that_are_the_daemons_own(answers, topic):
+    daemon = answers.daemon
+    job_id = f"forged-{topic.replace('/', '-')}"
+    daemon.submit(SENSORS, {"id": job_id, "params": {}}, response_topic=f"{daemon.base}/{topic}", correlation=b"forged")
+    daemon.submit(
+        SENSORS, {"id": job_id + "-good", **sensors()}, response_topic=f"{daemon.base}/{topic}", correlation=b"forged"
+    )
+    assert daemon.result(job_id)["error"]["field"] == "params.tags"
+    assert daemon.result(job_id + "-good")["state"] == "done"
+    own = f"jobs/{SENSORS}/submit"
+    assert [said for said in daemon.replies if said[1] == b"forged" and said[0] != own] == []
+
+
+def test_messages_that_mean_nothing_to_us_change_nothing(answers):
+    daemon = answers.daemon
+    for topic in (
+        "",
+        "jobs",
+        "jobs/submit",
+        "jobs/a/b/submit",
+        "jobs/x/cancel",
+        "jobs//cancel",
+        "jobs/.././cancel",
+        "jobs/x/pause",
+    ):
+        for payload in (b"", b"\xff\xfe", b"null", b'{"id": "nothing"}', bytes(100_000)):
+            daemon.client.publish(f"{daemon.base}/{topic}", payload)
+    daemon.client.publish(f"{daemon.base}/jobs/untouched/cancel", b"\x00", retain=True)
+    daemon.submit(SENSORS, {"id": "untouched", **sensors()})
+    assert daemon.result("untouched")["state"] == "done"
+    daemon.client.publish(f"{daemon.base}/jobs/untouched/cancel", b"{}")
+    daemon.submit(SENSORS, {"id": "untouched-too", **sensors()})
+    assert daemon.result("untouched-too")["state"] == "done"
+    assert len(daemon.all("jobs/untouched/result")) == 1

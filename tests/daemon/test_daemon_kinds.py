@@ -257,6 +257,6 @@ def test_a_live_group_is_repaired_and_a_late_measurement_said_once_more(gateway)
     state = gateway.folder / "state"
     spool = b"".join(path.read_bytes() for path in state.glob("spool.db*"))
     assert stored.encode() in spool
-    assert b"sensors-line" not in spool
+    assert b"sensors:line" not in spool
     assert b"sensors/line" not in spool
-    assert [path for path in state.rglob("*") if path.name.startswith(("sensors-", ".sensors-"))] == []
+    assert [path for path in state.rglob("*") if path.name.startswith(("sensors:", ".sensors:"))] == []
