@@ -36,6 +36,7 @@ setup(
             "ruff",
             "setuptools>=70.1",
             "types-PyYAML",
+            "types-jsonschema",
             "types-setuptools",
         ],
         "train": ["torch>=2.2", "onnx>=1.16"],
