@@ -38,12 +38,13 @@ class Case:
     properties: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """One chunk of a PNG."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
 def png(width: int, height: int) -> bytes:
     """The header of a PNG of any size and next to no pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
 
@@ -531,3 +532,94 @@ def test_messages_that_mean_nothing_to_us_change_nothing(answers):
     daemon.submit(SENSORS, {"id": "untouched-too", **sensors()})
     assert daemon.result("untouched-too")["state"] == "done"
     assert len(daemon.all("jobs/untouched/result")) == 1
+
+
+def palette_png() -> bytes:
+    """Four colours by number, 64 x 64."""
+    rows = b"".join(b"\0" + bytes((x // 16 + y // 16) % 4 for x in range(64)) for y in range(64))
+    colours = bytes([90, 80, 70, 120, 110, 100, 150, 140, 130, 180, 170, 160])
+    header = struct.pack(">IIBBBBB", 64, 64, 8, 3, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"PLTE", colours), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*c) for c in chunks)
+
+
+def cmyk_jpeg() -> bytes:
+    """64 x 64 of one colour in four components: every block is the two codes '0' (no difference) and '0' (end of block)."""
+
+    def segment(mark: int, data: bytes) -> bytes:
+        return b"\xff" + bytes([mark]) + struct.pack(">H", len(data) + 2) + data
+
+    components = b"".join(bytes([c, 0x11, 0]) for c in range(1, 5))
+    code = bytes([1, *[0] * 15, 0])  # one code of one bit, for the value 0
+    return (
+        b"\xff\xd8" + segment(0xEE, b"Adobe" + bytes([0, 100, 0, 0, 0, 0, 0])) + segment(0xDB, bytes([0, *[1] * 64]))
+        + segment(0xC0, struct.pack(">BHHB", 8, 64, 64, 4) + components)
+        + segment(0xC4, b"\x00" + code) + segment(0xC4, b"\x10" + code)
+        + segment(0xDA, bytes([4, 1, 0, 2, 0, 3, 0, 4, 0, 0, 63, 0])) + bytes(64) + b"\xff\xd9"
+    )  # fmt: skip
+
+
+UNUSUAL = {
+    "16-bit": encoded(surface().astype(np.uint16) * 257),
+    "16-bit-colour": encoded(surface(channels=3).astype(np.uint16) * 257),
+    "bgra": encoded(surface(channels=4)),
+    "palette": palette_png(),
+    "cmyk-jpeg": cmyk_jpeg(),
+    "colour-jpeg": encoded(surface(channels=3), ".jpg"),
+    "bmp": encoded(surface(channels=3), ".bmp"),
+    "tiff": encoded(surface(), ".tiff"),
+    "smallest": encoded(surface(16, 16)),
+    "a-line-of-parts": encoded(surface(3000, 16)),
+    "black": encoded(surface() * 0),
+    "white": encoded(surface() * 0 + 255),
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_an_unusual_picture_is_taken_and_comes_back_in_its_own_form(answers, name):
+    daemon = answers.daemon
+    daemon.submit(DEFECTS, {"id": f"odd-{name}", **picture(UNUSUAL[name])})
+    result = daemon.result(f"odd-{name}")
+    assert result["state"] == "done", result["error"]
+    given = cv2.imdecode(np.frombuffer(UNUSUAL[name], np.uint8), cv2.IMREAD_UNCHANGED)
+    path = {artifact["role"]: artifact["path"] for artifact in result["artifacts"]}
+    made, mask = (cv2.imread(path[role], cv2.IMREAD_UNCHANGED) for role in ("image", "mask"))
+    assert given is not None and made is not None and mask is not None
+    assert (made.dtype, made.shape) == (given.dtype, given.shape)
+    assert (made[mask == 0] == given[mask == 0]).all()
+
+
+EXTREMES: dict[str, dict[str, Any]] = {
+    "largest-numbers": {"values": [[1.7e308, -1.7e308], [None, 1e308], [-1.7e308, None]]},
+    "smallest-numbers": {"values": [[5e-324, 0.0], [None, 2.5e-310], [1e-300, None]]},
+    "numbers-beyond-any-register": {"values": [[2**70, -(2**63) - 1], [None, 10**30]]},
+    "far-apart": {"values": [[1e300, 1e-300], [None, None], [1.0, -1e300]]},
+    "never-changing": {"values": [[5, 5], [None, 5], [5, None]]},
+    "one-number": {"values": [[1.0, None]]},
+    "nothing-missing": {"values": [[1.0, 2.0]]},
+    "quantiles-in-any-order": {"quantiles": [0.95, 0.05, 0.5]},
+    "one-sample": {"samples": 1},
+    "256-tags": {"tags": [f"t{i}" for i in range(256)], "values": [[1.0] * 255 + [None], [2.0] * 256]},
+    "a-tag-of-any-letters": {"tags": ["Ofen/Düse 3 °C", "\u2028#+$\x00"]},
+    "outermost-quantiles": {"quantiles": [0.001, 0.999], "samples": 256},
+}
+
+
+@pytest.mark.parametrize("name", EXTREMES)
+def test_an_extreme_window_is_answered_with_finite_numbers(answers, name):
+    daemon, request = answers.daemon, sensors(**EXTREMES[name])
+    daemon.submit(SENSORS, {"id": f"extreme-{name}", **request})
+    result = daemon.result(f"extreme-{name}")
+    assert result["state"] == "done", result["error"]
+    given, output = request["params"]["values"], result["output"]
+    assert output["tags"] == request["params"]["tags"]
+    for i, row in enumerate(given):
+        for k, measured in enumerate(row):
+            answer, levels = (
+                output["values"][i][k],
+                [output["quantiles"][q][i][k] for q in sorted(output["quantiles"], key=float)],
+            )
+            if measured is not None:
+                assert {repr(value) for value in (answer, *levels)} == {repr(measured)}
+            assert all(isinstance(value, (int, float)) and abs(value) < float("inf") for value in (answer, *levels))
+            assert levels == sorted(levels)
