@@ -280,8 +280,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s worker: %(message)s")
     with contextlib.suppress(OSError):  # the bus goes first where cores are few; a strict seccomp filter may forbid it
         os.nice(5)
-    # The kernel's OOM killer shall take the worker, never the supervisor.
-    Path("/proc/self/oom_score_adj").write_text("500")
+    with contextlib.suppress(OSError):  # the kernel's OOM killer shall take the worker, never the supervisor
+        Path("/proc/self/oom_score_adj").write_text("500")
     line = wire.Wire(socket.socket(fileno=int(sys.argv[1])))
     try:
         setup = line.wait_for_one()
