@@ -306,18 +306,18 @@ class Desk:
             self._finish(entry, "failed", message, now, Refusal(error["code"], error["message"], error.get("field")))
 
     def worker_died(self, how: str, now: float) -> None:
-        """What the worker had in hand waits again; a job under which it died twice is given up."""
-        if self.stack:
-            self.stack[-1].crashes += 1
+        """What the worker had in hand goes on in the next one; a job that kills it again at the same place is given up."""
+        if self.stack and self.stack[-1].worker_died():
+            guilty = self.stack.pop()
+            why = f"{guilty.deaths} workers died under this job ({how})"
+            self._finish(guilty, "failed", {}, now, Refusal("engine", why))
         self.worker_restarted(now, how)
 
     def worker_restarted(self, now: float, how: str = "restarted") -> None:
         """The worker is a new one, and knows nothing of what the old one had in hand."""
         stack, self.stack = self.stack, []
         for entry in stack:
-            if entry.crashes >= 2:
-                self._finish(entry, "failed", {}, now, Refusal("engine", f"the worker died twice under this job ({how})"))
-            elif entry.cancelled:
+            if entry.cancelled:
                 self._finish(entry, "cancelled", {}, now)
             else:
                 self._move(entry, "accepted", now, f"worker {how}")

@@ -62,9 +62,19 @@ class Entry:
     frame: str | None = None
     """The picture its camera took, once it is there."""
     waits_for_frame: bool = False
-    crashes: int = 0
+    deaths: int = 0
+    """Workers that died under it."""
+    died_at: tuple[int, int] | None = None
+    """Item and step at which the last one did."""
     cancelled: bool = False
     history: list[str] = field(default_factory=list)
+
+    def worker_died(self) -> bool:
+        """Notes a death; whether the job is to be given up: twice at the same place is its fault, so is the fifth anywhere."""
+        place = (self.item, self.step)
+        again, self.died_at = place == self.died_at, place
+        self.deaths += 1
+        return again or self.deaths >= 5
 
     def move(self, state: str, reason: str | None = None) -> None:
         """To a state that the table allows."""

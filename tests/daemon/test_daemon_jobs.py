@@ -268,6 +268,6 @@ def test_a_worker_that_hangs_is_replaced_and_the_job_that_did_it_twice_given_up(
     daemon.submit("toy", {"id": "hung", "params": {"die": "hang"}})
     daemon.submit("toy", {"id": "fine", "params": {}})
     error = daemon.result("hung")["error"]
-    assert (error["code"], "twice" in error["message"]) == ("engine", True)
+    assert (error["code"], "2 workers died" in error["message"]) == ("engine", True)
     assert daemon.result("fine")["state"] == "done"
     assert "has said nothing" in daemon.logged()

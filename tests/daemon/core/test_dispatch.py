@@ -57,3 +57,13 @@ def test_the_digest_does_not_depend_on_spelling_and_the_seed_is_a_function_of_th
     assert digest("k", {"a": 1}) != digest("k", {"a": 2})
     assert digest("k", {"a": 1}) != digest("j", {"a": 1})
     assert default_seed("part-1") == default_seed("part-1") != default_seed("part-2")
+
+
+def test_a_job_is_given_up_where_workers_die_twice_at_one_place_or_five_times_in_all():
+    stuck, unlucky = entry("stuck"), entry("unlucky")
+    assert [stuck.worker_died(), stuck.worker_died()] == [False, True]
+    given_up = []
+    for n in range(5):
+        unlucky.item = n
+        given_up.append(unlucky.worker_died())
+    assert given_up == [False, False, False, False, True]
