@@ -65,6 +65,9 @@ def measure(daemon: subprocess.Popen[bytes], ready_s: float, port: int, folder: 
     """Interleaved rounds of everything, so that the machine's other load falls on all alike."""
     echo, asker = RawClient(port, "echo", "raw/there"), RawClient(port, "asker", "raw/back")
     threading.Thread(target=_echo, args=(echo,), daemon=True).start()
+    status = RawClient(port, "status", "denoised/bench/status")
+    while b"online" not in status.receive()[1]:
+        pass
     client = RawClient(port, "client", "denoised/bench/jobs/+/+")
     fd = os.open(folder / "fsync", os.O_CREAT | os.O_WRONLY)
     os.pwrite(fd, bytes(1 << 20), 0)
