@@ -15,14 +15,16 @@ except ImportError:
 
 def notify(state: str) -> None:
     """One or more `NAME=value` lines, such as `READY=1` or `STATUS=...`."""
-    if sd is not None:
-        sd.notify(state)
-        return
-    # The protocol is one datagram, so a gateway without the library is no worse off.
-    address = os.environ.get("NOTIFY_SOCKET")
-    if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as s, contextlib.suppress(OSError):
-            s.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
+    # systemd may be away for a moment (daemon-reexec); nothing that it is told is worth a crash.
+    with contextlib.suppress(OSError):
+        if sd is not None:
+            sd.notify(state)
+            return
+        # The protocol is one datagram, so a gateway without the library is no worse off.
+        address = os.environ.get("NOTIFY_SOCKET")
+        if address:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as s:
+                s.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
 
 
 def reloading() -> None:

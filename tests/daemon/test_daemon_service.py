@@ -140,3 +140,13 @@ def test_an_artifact_larger_than_the_broker_takes_holds_up_nothing_behind_it(mak
         assert daemon.all("jobs/big/artifact/x.txt") == []
         assert daemon.all("jobs/next/artifact/x.txt") != []
         daemon.wait_for("telemetry", lambda v: v["outbox"] == {"waiting": 0, "too_large": 1})
+
+
+def test_a_service_manager_that_is_gone_is_no_reason_to_end(make_daemon, tmp_path, monkeypatch):
+    daemon = make_daemon(start=False)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.bind(str(tmp_path / "gone"))
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))  # a socket that nobody listens at any more
+    daemon.start()
+    daemon.submit("toy", {"id": "on", "params": {}})
+    assert daemon.result("on")["state"] == "done"
