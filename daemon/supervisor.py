@@ -75,6 +75,7 @@ class Supervisor:
         self._groups = Groups(config, self._bus, self._desk, time.time())
         self._stop_signal: int | None = None
         self._note = ""
+        self._last_reload: str | None = None
 
     def run(self) -> None:
         """Until SIGTERM or SIGINT."""
@@ -219,6 +220,7 @@ class Supervisor:
         return {
             "time": stamp(now),
             "note": self._note,
+            "reload": self._last_reload,
             "queue": {"jobs": len(desk.entries), "max_jobs": self._config.queue.max_jobs},
             "outbox": {"waiting": self._spool.outbox_size(), "too_large": desk.outbox.too_large},
             "running": [{"id": e.job.id, "kind": e.job.kind, "state": e.state} for e in desk.stack],
@@ -279,13 +281,14 @@ class Supervisor:
             fresh = self._reread()
         except ConfigError as e:
             log.error("reload refused, nothing changed:\n%s", e)
-            self._say_status(f"reload refused: {str(e).splitlines()[0]}")
+            self._last_reload = f"reload refused: {str(e).splitlines()[0]}"
         else:
             held = [f.name for f in fields(Config) if getattr(fresh, f.name) != getattr(self._config, f.name)]
             held = [name for name in held if name not in _RELOADABLE]
             self._config = replace(self._config, **{name: getattr(fresh, name) for name in _RELOADABLE})
             self._apply()
-            self._say_status("config reloaded" + (f"; needs a restart to change: {', '.join(held)}" if held else ""))
+            self._last_reload = "config reloaded" + (f"; needs a restart to change: {', '.join(held)}" if held else "")
+        self._say_status(self._last_reload)
         notify("READY=1")
 
     def _apply(self) -> None:

@@ -172,7 +172,7 @@ def test_a_good_reload_applies_new_triggers(make_daemon, tmp_path):
     daemon.settings["triggers"]["second"] = {"topic": f"{plant}/other", "kind": "toy", "id": "$.i", "params": {}}
     daemon.write()
     daemon.process.send_signal(signal.SIGHUP)
-    daemon.wait_for("telemetry", lambda v: v["note"].startswith("config reloaded"))
+    daemon.wait_for("telemetry", lambda v: (v["reload"] or "").startswith("config reloaded"))
     daemon.client.publish(f"{plant}/other", {"i": "from-second"})
     assert daemon.result("from-second")["state"] == "done"
 
@@ -191,7 +191,7 @@ def test_a_reload_under_a_running_job_loses_nothing(make_daemon, tmp_path):
 def test_a_broken_reload_changes_nothing_and_says_why(daemon):
     daemon.config.write_text("queue: {max_jbs: 3}\n")
     daemon.process.send_signal(signal.SIGHUP)
-    note = daemon.wait_for("telemetry", lambda v: "reload refused" in v["note"])["note"]
+    note = daemon.wait_for("telemetry", lambda v: "reload refused" in (v["reload"] or ""))["reload"]
     assert "max_jbs" in note
     assert f"{daemon.config}:1:9" in note
     daemon.submit("toy", {"id": "still", "params": {}})
