@@ -94,7 +94,6 @@ class Bus:
         """Largest packet that the broker takes, where it says so (MQTT 5)."""
         self._connection = 0
         self._subscribing: dict[int, list[str]] = {}
-        self._refused: list[str] = []
         options: dict[str, Any] = {} if self.v5 else {"clean_session": not persistent}
         self._client = paho.Client(
             CallbackAPIVersion.VERSION2,
@@ -182,7 +181,6 @@ class Bus:
             self._subscribe()
 
     def _subscribe(self) -> None:
-        self._refused = []
         wanted: list[tuple[str, Any]] = []
         for s in self._subscriptions:
             if self.v5:

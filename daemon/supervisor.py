@@ -115,7 +115,7 @@ class Supervisor:
             self._desk.dispatch(now)
             self._desk.outbox.pump()
             if tick >= telemetry_at:
-                telemetry_at = tick + max(self._config.telemetry.period, 0.1)
+                telemetry_at = tick + self._config.telemetry.period
                 self._bus.publish(f"{self._config.base}/telemetry", msgspec.json.encode(self._telemetry(now)), qos=0)
             if tick >= sweep_at:
                 sweep_at = tick + _SWEEP_PERIOD

@@ -12,7 +12,6 @@ from msgspec import Meta
 
 from ...config.typed import Bad, show
 
-Number = Union[int, float]
 Cell = Union[int, float, None]
 Tag = Annotated[str, Meta(min_length=1, max_length=256)]
 Level = Annotated[float, Meta(ge=0.001, le=0.999)]
