@@ -108,6 +108,8 @@ class _Composer:
                 e.context_mark if at_end and e.context_mark else e.problem_mark
             )  # what is never closed is blamed where it opens
             place = self._at(mark.line, mark.column) if mark else Place(str(self.file))
+            if "nesting depth" in str(e.problem):  # libyaml has a limit of its own since PyYAML 6.0.4
+                self._stop(place, f"nested more than {MAX_DEPTH} levels deep")
             self._stop(place, f"not YAML: {_reason(e, place)}")
         except (yaml.YAMLError, ValueError) as e:  # the reader's own errors; a "\ud800" that is no character
             self._stop(Place(str(self.file)), f"not YAML: {' '.join(str(e).split())}")

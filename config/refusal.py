@@ -9,14 +9,21 @@ CODES = (
 
 
 class Refusal(Exception):
-    """A request that will not be served, or a job that failed: `code` from `CODES`, `field` as `params.image.path`."""
+    """A request that will not be served, or a job that failed: `code` from `CODES`, `field` as `params.image.path`.
 
-    def __init__(self, code: str, message: str, field: str | None = None):
+    retry_after_ms: when the same request may be taken, where that can be said.
+    """
+
+    def __init__(self, code: str, message: str, field: str | None = None, retry_after_ms: int | None = None):
         assert code in CODES, code
-        self.code, self.message, self.field = code, message, field
+        self.code, self.message, self.field, self.retry_after_ms = code, message, field, retry_after_ms
         super().__init__(f"{code}: {field + ': ' if field else ''}{message}")
 
-    def as_error(self) -> dict[str, str]:
+    def as_error(self) -> dict[str, str | int]:
         """The `error` object of a result."""
-        error = {"code": self.code, "message": self.message}
-        return {**error, "field": self.field} if self.field else error
+        error: dict[str, str | int] = {"code": self.code, "message": self.message}
+        if self.field:
+            error["field"] = self.field
+        if self.retry_after_ms is not None:
+            error["retry_after_ms"] = self.retry_after_ms
+        return error

@@ -6,6 +6,7 @@ Sections arrive with their feature. Defaults make the smallest file `{}` valid.
 
 from __future__ import annotations
 
+import hashlib
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,15 @@ from .typed import Bad, Duration
 def _host_name() -> str:
     name = "".join(c if c.isascii() and c.isalnum() or c in "._-" else "-" for c in socket.gethostname())
     return name.strip("._-")[:64] or "gateway"
+
+
+def _machine() -> str:
+    """Tells this machine from others without giving its id away, as machine-id(5) asks."""
+    try:
+        machine_id = Path("/etc/machine-id").read_bytes().strip()
+    except OSError:
+        machine_id = socket.gethostname().encode()
+    return hashlib.sha256(b"denoised" + machine_id).hexdigest()[:8]
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,9 @@ class Mqtt:
     port: Port = 1883
     protocol: Annotated[Protocol, Meta(description="MQTT version: 5 or 3.1.1")] = 5
     base_topic: Annotated[TopicName | None, Meta(description="base of our own topics; default denoised/<gateway.id>")] = None
-    client_id: Annotated[Word | None, Meta(description="MQTT client id; default <gateway.id>-jobs")] = None
+    client_id: Annotated[
+        Word | None, Meta(description="MQTT client id; default <gateway.id>-jobs- and 8 digits that tell machines apart")
+    ] = None
     username: Annotated[str | None, Meta(description="user at the broker")] = None
     password_file: Annotated[FilePath | None, Meta(description="file that holds the password, never the password itself")] = (
         None
@@ -115,10 +127,19 @@ class Engine:
     patience: Annotated[
         Duration, Meta(description="a worker that is silent for this long, and for 30 steps, hangs and is replaced")
     ] = 30.0
+    memory_limit_mb: Annotated[
+        int | Literal["auto"],
+        Meta(description="a worker that holds more memory is replaced, its job goes on; auto: half of the machine's memory"),
+    ] = "auto"
+    unload_after: Annotated[
+        Duration | None, Meta(description="the networks leave the memory when no job came for this long; null: never")
+    ] = 600.0
 
     def __post_init__(self) -> None:
         if isinstance(self.threads, int) and not 1 <= self.threads <= 256:
             raise Bad("threads", f"expected 1 to 256 or auto, found {self.threads}")
+        if isinstance(self.memory_limit_mb, int) and self.memory_limit_mb < 64:
+            raise Bad("memory_limit_mb", f"expected at least 64 or auto, found {self.memory_limit_mb}")
 
 
 @dataclass(frozen=True)
@@ -147,6 +168,13 @@ class Queue:
     max_jobs: Annotated[
         int, Meta(ge=1, le=1_000_000, description="most jobs that may wait; more are refused as overloaded")
     ] = 1000
+    min_free_mb: Annotated[
+        int, Meta(ge=0, description="free space below which no job is accepted, so that those accepted can be finished")
+    ] = 32
+    caller_patience: Annotated[
+        Duration | None,
+        Meta(description="a job whose Response Topic nobody has read for this long is cancelled (MQTT 5); null: never"),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -284,8 +312,8 @@ class Config:
 
     @property
     def client_id(self) -> str:
-        """Who we are at the broker."""
-        return self.mqtt.client_id or f"{self.gateway.id}-jobs"
+        """Who we are at the broker: two gateways of one name must not take each other's connection away."""
+        return self.mqtt.client_id or f"{self.gateway.id[:50]}-jobs-{_machine()}"
 
     @property
     def artifacts_dir(self) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import socket
 import ssl
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +22,13 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from ..config.tree import Mqtt
+from .core.reconnect import Backoff
 
-_BACKOFF = (1.0, 60.0)
-_WINDOW = 10
-"""Messages of QoS 1 under way at once: no broker's Receive Maximum that we know of is smaller."""
+_RECEIVE_MAXIMUM = 512
+"""Requests that the broker may send before we have acknowledged one (MQTT 5): a burst beyond it waits there, not in memory."""
+_NOBODY, _TAKEN_OVER = 0x10, 0x8E
+_AGAIN = (0x80, 0x83, 0x97)
+"""PUBACK reasons that may pass: unspecified, implementation specific, quota exceeded (MQTT 5.0, section 3.4.2.1)."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +64,23 @@ class Connected:
 
 @dataclass(frozen=True)
 class Disconnected:
-    """The connection is gone, or could not be made: why, in words."""
+    """The connection is gone, or could not be made: why, in words. `taken_over`: another client seems to use our id."""
 
     reason: str
+    taken_over: bool = False
 
 
 @dataclass(frozen=True)
 class Delivered:
-    """The broker acknowledged our message of this id."""
+    """The broker answered our message of this id: it has it, or `refused` says why not, and `again` whether to try again.
+
+    nobody: it has it, and no subscriber to give it to (MQTT 5 alone says so).
+    """
 
     mid: int
+    refused: str | None = None
+    again: bool = False
+    nobody: bool = False
 
 
 BusEvent = Message | Connected | Disconnected | Delivered
@@ -87,11 +98,14 @@ class Bus:
         will: tuple[str, bytes] | None = None,
         persistent: bool = True,
     ):
-        self._settings, self._post, self._persistent = settings, post, persistent
+        self._settings, self._client_id, self._post, self._persistent = settings, client_id, post, persistent
         self._subscriptions = list(subscriptions)
         self.v5 = str(settings.protocol) == "5"
         self.max_packet: int | None = None
         """Largest packet that the broker takes, where it says so (MQTT 5)."""
+        self.receive_maximum: int | None = None
+        """Messages of QoS 1 that it takes at once, where it says so (MQTT 5)."""
+        self._backoff = Backoff()
         self._connection = 0
         self._subscribing: dict[int, list[str]] = {}
         options: dict[str, Any] = {} if self.v5 else {"clean_session": not persistent}
@@ -102,7 +116,6 @@ class Bus:
             manual_ack=True,
             **options,
         )
-        self._client.max_inflight_messages_set(_WINDOW)
         self._client.suppress_exceptions = True
         if will:
             self._client.will_set(will[0], will[1], qos=1, retain=True)
@@ -123,9 +136,9 @@ class Bus:
         if self.v5:
             connect["properties"] = Properties(PacketTypes.CONNECT)
             connect["properties"].SessionExpiryInterval = round(self._settings.session_expiry) if self._persistent else 0
+            connect["properties"].ReceiveMaximum = _RECEIVE_MAXIMUM
             connect["clean_start"] = not self._persistent
         self._client.connect_async(self._settings.host, self._settings.port, max(1, round(self._settings.keepalive)), **connect)
-        self._set_backoff(0.0)
         self._client.loop_start()
 
     def stop(self) -> None:
@@ -195,12 +208,6 @@ class Bus:
         if mid is not None:
             self._subscribing[mid] = [s.filter for s in self._subscriptions]
 
-    def _set_backoff(self, longest: float) -> None:
-        """Full jitter, so that two hundred gateways do not come back in the same second after a broker's restart."""
-        self._longest = min(max(longest, _BACKOFF[0]), _BACKOFF[1])
-        delay = random.uniform(0.05, self._longest)
-        self._client.reconnect_delay_set(delay, delay)  # type: ignore[arg-type]  # paho says int and takes any number
-
     def _on_pre_connect(self, client: paho.Client, userdata: Any) -> None:
         self._connection += 1
         self._subscribing.clear()
@@ -225,16 +232,26 @@ class Bus:
             self._post(Disconnected(f"the broker refused us: {code}"))
             return
         self.max_packet = getattr(properties, "MaximumPacketSize", None)
-        self._set_backoff(0.0)
+        self.receive_maximum = getattr(properties, "ReceiveMaximum", None)
+        self._backoff.connected(time.monotonic())
         self._subscribe()
 
     def _on_connect_fail(self, client: paho.Client, userdata: Any) -> None:
-        self._set_backoff(self._longest * 2)
+        self._wait_for(self._backoff.failed())
         self._post(Disconnected(f"no broker at {self._settings.host}:{self._settings.port}"))
 
     def _on_disconnect(self, client: paho.Client, userdata: Any, flags: Any, code: Any, properties: Any) -> None:
-        self._set_backoff(self._longest * 2)
-        self._post(Disconnected(f"connection to the broker lost: {code}"))
+        loss = self._backoff.lost(time.monotonic(), taken_over=code.value == _TAKEN_OVER)
+        self._wait_for(loss.longest)
+        reason = f"connection to the broker lost: {code}"
+        if loss.taken_over:
+            reason += f"; it seems that another client uses our id '{self._client_id}': give each gateway its own gateway.id"
+        self._post(Disconnected(reason, loss.taken_over))
+
+    def _wait_for(self, longest: float) -> None:
+        """Full jitter, so that two hundred gateways do not come back in the same second after a broker's restart."""
+        delay = random.uniform(0.05, longest)
+        self._client.reconnect_delay_set(delay, delay)  # type: ignore[arg-type]  # paho says int and takes any number
 
     def _on_subscribe(self, client: paho.Client, userdata: Any, mid: int, codes: Any, properties: Any) -> None:
         filters = self._subscribing.pop(mid, None)
@@ -259,4 +276,5 @@ class Bus:
         )
 
     def _on_publish(self, client: paho.Client, userdata: Any, mid: int, code: Any, properties: Any) -> None:
-        self._post(Delivered(mid))
+        refused = str(code) if code.is_failure else None
+        self._post(Delivered(mid, refused, code.value in _AGAIN, code.value == _NOBODY))

@@ -11,7 +11,6 @@ import select
 import shutil
 import signal
 import socket
-import sys
 import threading
 import time
 from pathlib import Path
@@ -160,16 +159,12 @@ def _serve(line: wire.Wire, config: Config) -> None:
         line.flush()
 
 
-def main() -> None:
-    """`python -m denoised.daemon.cameras FD`, started by the supervisor."""
+def main(fd: int) -> None:
+    """The process, forked by the zygote; `fd` is its end of the wire to the supervisor."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    line = wire.Wire(socket.socket(fileno=int(sys.argv[1])))
+    line = wire.Wire(socket.socket(fileno=fd))
     try:
         setup = line.wait_for_one()
         _serve(line, typed.read(setup["config"], Config))
     except wire.WireClosed:
         pass
-
-
-if __name__ == "__main__":
-    main()

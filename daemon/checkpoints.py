@@ -36,6 +36,8 @@ class Checkpoints:
         self._name = hashlib.sha256(msgspec.json.encode(identity, order="deterministic")).hexdigest()[:16]
         self._write_s, self._size = _FIRST_GUESS_S, 0
         self._last = time.monotonic()
+        self.written = 0
+        """Bytes written since this run of the job began."""
         self.count = 0
         """Finished problems whose results are there."""
         while self.result(self.count) is not None:
@@ -55,16 +57,19 @@ class Checkpoints:
         return None if found is None else found["x"]
 
     def keep(self, fresh: list[np.ndarray], current: Checkpoint | None) -> None:
-        """Writes the results that came since the last time, then the checkpoint that belongs behind them."""
+        """Writes the results that came since the last time (and takes them off the list), then the checkpoint behind them."""
         began, size = time.monotonic(), 0
+        self._last = began  # a write that fails is not tried again at once
         self._folder.mkdir(parents=True, exist_ok=True)
-        for x in fresh:
-            size += self._write(f"result-{self.count}", {"x": x})
+        while fresh:
+            size += self._write(f"result-{self.count}", {"x": fresh[0]})
+            fresh.pop(0)
             self.count += 1
         if current is not None:
             size += self._write("current", {"after": np.int64(self.count), "step": np.int64(current.step), **_flat(current)})
         self._last = time.monotonic()
         self._write_s, self._size = self._last - began, size
+        self.written += size
 
     def _write(self, name: str, arrays: dict[str, Any]) -> int:
         """Durable and whole, or not there at all."""

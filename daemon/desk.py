@@ -1,16 +1,15 @@
-"""The front desk: every job from its request to its one final reply. Owns the entries; stores before it acknowledges.
+"""The front desk: every accepted job, from its acceptance to its one final reply. Owns the entries.
 
-Bytes come from the bus, work goes to the worker's link, results go to the spool and from there to the bus.
+Work goes to the worker's link, results go to the spool and from there to the bus. What may pass (a device that is away,
+a disk that is full) is tried again; what a job is to blame for ends it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import secrets
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,199 +19,147 @@ import msgspec
 from ..config import typed
 from ..config.refusal import Refusal
 from ..config.tree import Config, Reply
-from ..plugins.kind import JobKind, Site
-from .bus import Bus, Message
-from .core import dispatch, reply, triggers
-from .core.intake import Envelope, decode, read_request, usable_id
-from .core.job import Entry, Job, digest, folder_name, job_of
+from ..plugins.kind import JobKind
+from .artifacts import date_folder
+from .clock import synchronised
+from .core import dispatch, reply
+from .core.job import Entry, Job, folder_name, job_of
+from .disk import Disk
 from .link import Link
 from .outbox import Outbox
 from .spool import Outgoing, Spool, SpoolError
 
 log = logging.getLogger(__name__)
 
-_Asker = tuple[str | None, bytes | None]
-"""Response Topic and Correlation Data of a request."""
-_JSON = "application/json"
+JSON = "application/json"
 _PROGRESS_PERIOD = 0.2
 """Seconds between two progress events of one job; state changes are always said."""
+_DISK_AGAIN_S = 5.0
 
 
 class Desk:
-    """All jobs of this gateway. Used by one thread; `now` is the wall clock in seconds."""
+    """All accepted jobs of this gateway. Used by one thread; `now` is gateway time (`clock.py`)."""
 
     def __init__(
-        self, config: Config, spool: Spool, bus: Bus, worker: Link, cameras: Link, kinds: Mapping[str, JobKind], site: Site
+        self,
+        config: Config,
+        spool: Spool,
+        outbox: Outbox,
+        worker: Link,
+        cameras: Link,
+        kinds: Mapping[str, JobKind],
+        disk: Disk,
     ):
-        self.config, self.site, self._kinds = config, site, kinds
-        self._spool, self._bus, self._worker, self._cameras = spool, bus, worker, cameras
-        self.outbox = Outbox(spool, bus)
+        self.config, self._kinds, self._disk = config, kinds, disk
+        self._spool, self._worker, self._cameras = spool, worker, cameras
+        self.outbox = outbox
         self.entries: dict[str, Entry] = {}
         self.stack: list[Entry] = []
+        """What the worker has in hand; the last one runs, those before it are preempted."""
         self.counts: Counter[str] = Counter()
+        self.faults: dict[str, str] = {}
+        """Models that do not run, and why."""
         self.longest_step = 0.0
         """Seconds between two signs of life of a job, the longest so far."""
-        self._unstored: list[tuple[str, dict[str, Any], list[Outgoing]]] = []
+        self.checkpoint_bytes = 0
+        self.mean_run_ms = 1000
+        """What a job takes, as a moving average."""
+        self._unstored: list[tuple[str, str, dict[str, Any], list[Outgoing]]] = []
         self._ephemeral: dict[str, Callable[[dict[str, Any] | None], None]] = {}
         self._told: dict[str, float] = {}
 
-    def recover(self) -> None:
+    def recover(self, now: float) -> None:
         """Takes up what was accepted before this start."""
-        for job in self._spool.unfinished():
-            self._enter(Entry(job))
+        for job, state in self._spool.unfinished():
+            entry = self._enter(Entry(job))
+            if state == "held":
+                entry.held = True
+                entry.move("paused", "operator")
+        for job_id in self._spool.unreadable:
+            error = Refusal("storage", "the stored request was damaged; send it again under another id")
+            final = reply.refused(job_id, "", error, self.wall())
+            told = Outgoing(self.topic(job_id, "result"), msgspec.json.encode(final), content_type=JSON)
+            self._unstored.append((job_id, "", final, [told]))
+        self.store(now)
         for folder in self._work_folder.glob("*"):
             if job_of(folder.name) not in self.entries:
                 shutil.rmtree(folder, ignore_errors=True)
         if self.entries:
             log.info("%d accepted jobs taken up again", len(self.entries))
 
-    # ---- requests -------------------------------------------------------------------------------------------------
+    # ---- what the reception asks ----------------------------------------------------------------------------------
 
-    def take(self, messages: list[Message], now: float) -> None:
-        """Requests, triggers and cancels that arrived together: stored in one commit, then acknowledged and answered."""
-        fresh: dict[str, Job] = {}
-        cancels = [m for m in messages if m.topic.startswith(f"{self.config.base}/jobs/") and m.topic.endswith("/cancel")]
-        for message in messages:
-            clears = message.retained and not message.payload  # how a retained message is taken off the broker
-            if message not in cancels and not clears:
-                self._read(message, fresh, now)
-        if fresh:
-            try:
-                self._spool.accept(fresh.values(), now)
-            except SpoolError as e:
-                log.error("%s", e)
-                for job in fresh.values():
-                    self._refuse(job.id, job.kind, Refusal("storage", str(e)), job.response_topic, job.correlation, now)
-                fresh.clear()
-        for message in messages:
-            self._bus.ack(message)
-        for job in fresh.values():
-            self.counts["accepted"] += 1
-            entry = Entry(job)
-            self._enter(entry)
-            self._say(entry, now)
-        for message in cancels:  # last, for the job may have come in with them
-            self._cancel(message, now)
+    def accept(self, jobs: Iterable[Job], now: float) -> None:
+        """Stores them; `SpoolError` where the disk does not take them, and then none of them is taken."""
+        self._spool.accept(jobs, now)
 
-    def _read(self, message: Message, fresh: dict[str, Job], now: float) -> None:
-        base, topic = self.config.base + "/jobs/", message.topic
-        middle, _, verb = topic[len(base) :].rpartition("/") if topic.startswith(base) else ("", "", "")
-        if verb == "submit":
-            self._request(middle, lambda: decode(message.payload, self.config.mqtt.max_payload), message, "submit", fresh, now)
-        elif not topic.startswith(self.config.base + "/"):  # what we say ourselves never fires a trigger
-            for name, trigger in self.config.triggers.items():
-                if triggers.matches(trigger.topic, topic):
-                    self._trigger(name, trigger, message, fresh, now)
+    def enter(self, job: Job, now: float) -> None:
+        """A job that is stored begins its life."""
+        self.counts["accepted"] += 1
+        self._say(self._enter(Entry(job)), now)
 
-    def _trigger(self, name: str, trigger: Any, message: Message, fresh: dict[str, Job], now: float) -> None:
-        self.counts["triggers"] += 1
-        try:
-            payload = decode(message.payload, self.config.mqtt.max_payload) if message.payload else None
-        except Refusal:
-            payload = message.payload.decode("utf-8", "replace")  # a plain word is a payload too
-        if message.retained or triggers.fires(trigger.when, payload):
-            self._request(trigger.kind, lambda: triggers.request(trigger, payload), message, name, fresh, now)
+    def digest(self, job_id: str) -> str | None:
+        """The digest of what was asked under this id, however long it is over; None where the id is new."""
+        if job_id in self.entries:
+            return self.entries[job_id].job.digest
+        waiting = next((digest for name, digest, *_ in self._unstored if name == job_id), None)
+        known = self._spool.find(job_id) if waiting is None else None
+        return known.digest if known else waiting
 
-    def _request(
-        self, kind: str, read: Callable[[], Any], message: Message, source: str, fresh: dict[str, Job], now: float
-    ) -> None:
-        """One request, whatever it came in: taken into `fresh`, or answered here and now."""
-        body: Any = None
-        asker: _Asker = (self._reply_topic(message), message.correlation) if source == "submit" else (None, None)
-        try:
-            if message.retained:
-                with contextlib.suppress(Refusal):
-                    body = read()
-                raise Refusal("bad-request", "a retained request fires at each reconnect; send it with retain 0", "retain")
-            body = read()
-            job_id = usable_id(body)
-            known = self._known(job_id, fresh) if job_id else None
-            if known is not None and job_id:
-                if known.digest != digest(kind, body):
-                    raise Refusal("conflict", f"job '{job_id}' exists with other content; choose another id", "id")
-                self._again(job_id, known, asker, fresh, now, self._trigger_reply(source))
-                return
-            around = Envelope(now, asker[0], asker[1], message.expiry_s, source)
-            job = read_request(kind, body, around, self._kinds, self.site, lambda: secrets.token_hex(8))
-            if len(self.entries) + len(fresh) >= self.config.queue.max_jobs:
-                raise Refusal("overloaded", f"{self.config.queue.max_jobs} jobs are waiting already; send it again later")
-            fresh[job.id] = job
-        except Refusal as e:
-            if message.retained:
-                self.counts["retained_refused"] += 1
-            self._refuse(usable_id(body), kind, e, *asker, now, fresh, self._trigger_reply(source))
-        except Exception as e:  # a kind of somebody else's; its bug is not the plant's
-            log.exception("request on %s", message.topic)
-            refusal = Refusal("internal", f"{type(e).__name__}: {e}")
-            self._refuse(usable_id(body), kind, refusal, *asker, now, fresh, self._trigger_reply(source))
+    def final(self, job_id: str) -> dict[str, Any] | None:
+        """The result of a job that is over."""
+        waiting = next((result for name, _, result, _ in self._unstored if name == job_id), None)
+        known = self._spool.find(job_id) if waiting is None else None
+        return known.result if known else waiting
 
-    def _known(self, job_id: str, fresh: Mapping[str, Job]) -> Any:
-        if job_id in fresh:
-            return fresh[job_id]
-        return self.entries[job_id].job if job_id in self.entries else self._spool.find(job_id)
-
-    def _again(self, job_id: str, known: Any, asker: _Asker, fresh: Mapping[str, Job], now: float, plc: Reply | None) -> None:
-        """The same request once more: answered with the state or result that it has."""
+    def say_again(self, job_id: str, asker: tuple[str | None, bytes | None], now: float) -> bool:
+        """Tells the state of a job that is not over, from now on to this asker as well; False where it is over."""
         entry = self.entries.get(job_id)
-        if job_id in fresh:
-            return
         if entry is not None:
             if asker[0]:
                 entry.job = replace(entry.job, response_topic=asker[0], correlation=asker[1])
             self._say(entry, now)
-            return
-        payload = msgspec.json.encode(known.result)
-        self._bus.publish(asker[0] or self._topic(job_id, "result"), payload, correlation=asker[1], content_type=_JSON)
-        if plc:
-            self._bus.publish(plc.topic, msgspec.json.encode(reply.plc(known.result, plc.form)))
+        return entry is not None
 
-    def _refuse(
-        self,
-        job_id: str | None,
-        kind: str,
-        refusal: Refusal,
-        response_topic: str | None,
-        correlation: bytes | None,
-        now: float,
-        fresh: Mapping[str, Job] | None = None,
-        trigger_reply: Reply | None = None,
-    ) -> None:
-        """The final reply to what was not taken. The topics of a job that exists never carry somebody else's refusal."""
-        self.counts["refused"] += 1
-        self.counts[f"refused_{refusal.code}"] += 1
-        final = reply.refused(job_id or secrets.token_hex(8), kind, refusal, now)
-        log.info("refused %s: %s", final["id"], refusal)
-        payload = msgspec.json.encode(final)
-        if response_topic:
-            self._bus.publish(response_topic, payload, correlation=correlation, content_type=_JSON)
-        if job_id and self._known(job_id, fresh or {}) is None:
-            self._bus.publish(self._topic(job_id, "result"), payload, content_type=_JSON)
-        elif not response_topic:
-            self._bus.publish(f"{self.config.base}/jobs/refused", payload, content_type=_JSON)
-        if trigger_reply:
-            self._bus.publish(trigger_reply.topic, msgspec.json.encode(reply.plc(final, trigger_reply.form)))
-
-    def _cancel(self, message: Message, now: float) -> None:
-        job_id = message.topic.split("/")[-2]
+    def cancel(self, job_id: str, now: float, reason: str | None = None) -> None:
+        """Ends a job at its next step, or at once where it does not run; one that is over stays what it is."""
         entry = self.entries.get(job_id)
-        if message.retained or entry is None or entry.cancelled:
-            if message.retained:
-                self.counts["retained_refused"] += 1
+        if entry is None or entry.cancelled:
             return
-        entry.cancelled = True
+        entry.cancelled, entry.cancel_reason = True, reason
         if entry in self.stack:
             self._worker.send({"type": "cancel", "id": job_id})
         else:
             self._finish(entry, "cancelled", {}, now)
 
-    # ---- life of a job --------------------------------------------------------------------------------------------
+    def pause(self, job_id: str, now: float) -> None:
+        """Lays a job aside at its next step until `resume`, also over a restart."""
+        entry = self.entries.get(job_id)
+        if entry is None or entry.held or entry.cancelled:
+            return
+        entry.held = True
+        self._mark(job_id, "held")
+        if entry in self.stack:
+            self._worker.send({"type": "pause", "id": job_id})
+        else:
+            self._move(entry, "paused", now, "operator")
 
-    def _enter(self, entry: Entry) -> None:
+    def resume(self, job_id: str, now: float) -> None:
+        """Back into the queue."""
+        entry = self.entries.get(job_id)
+        if entry is None or not entry.held:
+            return
+        entry.held = False
+        self._mark(job_id, "started")
+        if entry not in self.stack:
+            self._move(entry, "accepted", now)
+
+    # ---- frames ---------------------------------------------------------------------------------------------------
+
+    def _enter(self, entry: Entry) -> Entry:
         self.entries[entry.job.id] = entry
         kind = self._kinds.get(entry.job.kind)
-        if kind is None or not entry.job.durable:
-            return
-        camera = kind.camera(typed.read(entry.job.params, kind.params))
+        camera = kind.camera(typed.read(entry.job.params, kind.params)) if kind and entry.job.durable else None
         if camera is not None:
             frame = self._frame_path(entry.job.id)
             if frame.exists():
@@ -220,6 +167,7 @@ class Desk:
             else:
                 entry.waits_for_frame = True
                 self._cameras.send({"type": "grab", "id": entry.job.id, "camera": camera, "to": str(frame)})
+        return entry
 
     def ask_again_for_frames(self) -> None:
         """The camera process is a new one: what the old one still owed is asked for again."""
@@ -239,6 +187,8 @@ class Desk:
         else:
             self._finish(entry, "failed", {}, now, Refusal("input", message["message"], "params.image.camera"))
 
+    # ---- life of a job --------------------------------------------------------------------------------------------
+
     def ephemeral(self, job: Job, then: Callable[[dict[str, Any] | None], None]) -> None:
         """A job that is not stored: `then` gets its output, or None where it came to nothing."""
         self._ephemeral[job.id] = then
@@ -250,21 +200,31 @@ class Desk:
         if entry is not None and entry not in self.stack:
             del self.entries[job_id], self._ephemeral[job_id]
 
+    def next(self, now: float) -> Entry | None:
+        """The job that the worker should have now and has not. While the disk is full none that would write to it."""
+        entries: Iterable[Entry] = self.entries.values()
+        if self._disk.full:
+            entries = (e for e in entries if not e.job.durable)
+        return dispatch.choose(entries, self.stack, now)
+
     def dispatch(self, now: float) -> None:
-        """Hands the worker what it should do now, and ends what is overdue."""
+        """Hands the worker what it should do now, and ends what is overdue or not wanted any more."""
         for entry, why in dispatch.overdue(self.entries.values(), now):
             if entry in self.stack and not entry.cancelled:
                 entry.cancelled = True
                 self._worker.send({"type": "cancel", "id": entry.job.id})
             elif entry not in self.stack:
                 self._finish(entry, "expired", {}, now, Refusal("deadline", why))
-        while self._worker.ready and (best := dispatch.choose(self.entries.values(), self.stack)) is not None:
+        if (patience := self.config.queue.caller_patience) is not None:
+            for job_id in [job_id for job_id, since in self.outbox.deaf.items() if now - since >= patience]:
+                self.cancel(job_id, now, f"nobody has read its Response Topic for {patience:g} s")
+        while self._worker.ready and (best := self.next(now)) is not None:
             if self.stack:
                 self._move(self.stack[-1], "paused", now, "preempted")
             self.stack.append(best)
             job = best.job
             if job.start_by is not None and job.durable:
-                self._spool.started(job.id)
+                self._mark(job.id, "started")
             self._move(best, "running", now)
             self._worker.send(
                 {
@@ -279,31 +239,55 @@ class Desk:
             )
 
     def from_worker(self, message: Mapping[str, Any], now: float) -> None:
-        """Progress, or the end of a job."""
+        """Progress of a job, or what became of it."""
         entry = self.entries.get(message.get("id", ""))
-        if entry is None:
+        if entry is None or entry not in self.stack:
             return
         if message["type"] == "step":
-            if message["step"] > 0 and entry is self.stack[-1]:
-                self.longest_step = max(self.longest_step, now - entry.heard_at)
-            entry.heard_at = now
-            entry.step, entry.steps, entry.item = message["step"], message["steps"], message["item"]
-            if now - self._told.get(entry.job.id, 0.0) >= _PROGRESS_PERIOD and entry.state == "running":
-                self._say(entry, now)
+            self._step(entry, message, now)
             return
+        self.checkpoint_bytes += message["checkpoint_bytes"]
         self.stack.remove(entry)
         if self.stack and self.stack[-1].state == "paused":
             self._move(self.stack[-1], "running", now)
-        if message["type"] == "cancelled":
+        if message["type"] == "parked":
+            entry.spent_ms += message["run_ms"]
+            self._move(entry, "paused" if entry.held else "accepted", now, "operator" if entry.held else None)
+        elif message["type"] == "cancelled":
             late = entry.job.deadline_at is not None and now >= entry.job.deadline_at
             error = Refusal("deadline", "the deadline passed before the job was done") if late else None
             self._finish(entry, "expired" if late else "cancelled", message, now, error)
         elif message["type"] == "done":
             entry.item = entry.job.items
+            self.faults.pop(message["about"], None)
+            self.mean_run_ms = round(0.8 * self.mean_run_ms + 0.2 * message["run_ms"])
             self._finish(entry, "done", message, now)
         else:
-            error = message["error"]
-            self._finish(entry, "failed", message, now, Refusal(error["code"], error["message"], error.get("field")))
+            self._failed(entry, message, now)
+
+    def _step(self, entry: Entry, message: Mapping[str, Any], now: float) -> None:
+        if message["step"] > 0 and entry is self.stack[-1]:
+            self.longest_step = max(self.longest_step, now - entry.heard_at)
+        entry.heard_at = now
+        entry.step, entry.steps, entry.item = message["step"], message["steps"], message["item"]
+        if entry.state == "running" and now - self._told.get(entry.job.id, 0.0) >= _PROGRESS_PERIOD:
+            self._say(entry, now, progress=True)
+
+    def _failed(self, entry: Entry, message: Mapping[str, Any], now: float) -> None:
+        """Tries again what may pass, each time after a longer wait; a full disk is waited for without end."""
+        error = Refusal(**message["error"])
+        if error.code == "engine" and message["about"]:
+            self.faults[message["about"]] = error.message
+        again = entry.job.durable and not entry.cancelled and message.get("transient", False)
+        if again and error.code == "storage":
+            entry.not_before = now + _DISK_AGAIN_S
+        elif again:
+            again = entry.try_again(now)
+        if again:
+            self.counts["tried_again"] += 1
+            self._move(entry, "accepted", now, f"tried again: {error.message}")
+        else:
+            self._finish(entry, "failed", message, now, error)
 
     def worker_died(self, how: str, now: float) -> None:
         """What the worker had in hand goes on in the next one; a job that kills it again at the same place is given up."""
@@ -318,9 +302,15 @@ class Desk:
         stack, self.stack = self.stack, []
         for entry in stack:
             if entry.cancelled:
-                self._finish(entry, "cancelled", {}, now)
+                late = entry.job.deadline_at is not None and now >= entry.job.deadline_at
+                error = Refusal("deadline", "the deadline passed before the job was done") if late else None
+                self._finish(entry, "expired" if late else "cancelled", {}, now, error)
+            elif entry.held:
+                self._move(entry, "paused", now, "operator")
             else:
                 self._move(entry, "accepted", now, f"worker {how}")
+
+    # ---- the end of a job -----------------------------------------------------------------------------------------
 
     def _move(self, entry: Entry, state: str, now: float, reason: str | None = None) -> None:
         entry.move(state, reason)
@@ -332,65 +322,73 @@ class Desk:
         entry.move(state)
         del self.entries[job.id]
         self._told.pop(job.id, None)
+        self.outbox.forget(job.id)
         if not job.durable:
             self.counts[f"live_{state}"] += 1
             self._ephemeral.pop(job.id)(facts.get("output") if state == "done" else None)
             return
         self.counts[state] += 1
-        final = reply.result(job, state, now, facts, error)
+        final = reply.result(entry, state, self.wall(), now - job.received_at, facts, error, synchronised())
         payload = msgspec.json.encode(final)
-        messages = [Outgoing(self._topic(job.id, "result"), payload, content_type=_JSON)]
+        messages = [Outgoing(self.topic(job.id, "result"), payload, content_type=JSON, result_of=job.id)]
         if job.response_topic:
-            messages.append(Outgoing(job.response_topic, payload, None, job.correlation, _JSON))
+            messages.append(Outgoing(job.response_topic, payload, None, job.correlation, JSON, job.id))
         if job.deliver == "mqtt":
             messages[:0] = [
-                Outgoing(self._topic(job.id, f"artifact/{a['name']}"), None, a["path"], None, a["media_type"])
+                Outgoing(self.topic(job.id, f"artifact/{a['name']}"), None, a["path"], None, a["media_type"])
                 for a in final["artifacts"]
             ]
-        if plc := self._trigger_reply(job.source):
+        if plc := self.trigger_reply(job.source):
             messages.append(Outgoing(plc.topic, msgspec.json.encode(reply.plc(final, plc.form))))
-        self._unstored.append((job.id, final, messages))
+        self._unstored.append((job.id, job.digest, final, messages))
         self.store(now)
 
     def store(self, now: float) -> None:
         """Stores the results that are not stored yet; where the disk does not take them they are kept for the next call."""
         try:
             while self._unstored:
-                job_id, final, messages = self._unstored[0]
+                job_id, _, final, messages = self._unstored[0]
                 self._spool.finish(job_id, final, messages, now)
                 self._unstored.pop(0)
+                date_folder(self.config.artifacts_dir / folder_name(job_id), now)
                 self._frame_path(job_id).unlink(missing_ok=True)
                 shutil.rmtree(self._work_folder / folder_name(job_id), ignore_errors=True)
                 self.outbox.wake()
         except SpoolError as e:
             log.error("%s; %d results wait for it", e, len(self._unstored))
 
+    def _mark(self, job_id: str, state: str) -> None:
+        try:
+            self._spool.mark(job_id, state)
+        except SpoolError as e:  # it only matters after a restart
+            log.error("job %s is %s, and that is not stored: %s", job_id, state, e)
+
     # ---- words ----------------------------------------------------------------------------------------------------
 
-    def _say(self, entry: Entry, now: float) -> None:
+    def _say(self, entry: Entry, now: float, progress: bool = False) -> None:
         """The entry's state as an event, on the job's topic and to whoever asked for it."""
         job = entry.job
         if not job.durable:
             return
         self._told[job.id] = now
-        payload = msgspec.json.encode(reply.event(entry, now))
-        self._bus.publish(self._topic(job.id, "event"), payload, content_type=_JSON)
+        payload = msgspec.json.encode(reply.event(entry, self.wall()))
+        say = self.outbox.progress if progress else lambda message, asker_of=None: self.outbox.say("event", message, asker_of)
+        say(Outgoing(self.topic(job.id, "event"), payload, content_type=JSON))
         if job.response_topic:
-            self._bus.publish(job.response_topic, payload, correlation=job.correlation, content_type=_JSON)
+            say(Outgoing(job.response_topic, payload, None, job.correlation, JSON), job.id)
 
-    def _reply_topic(self, message: Message) -> str | None:
-        """The request's Response Topic, unless it must not be published to: our own topics are not a client's to write."""
-        topic, base = message.response_topic, self.config.base
-        usable = topic and not topic.startswith("$") and not set(topic) & set("+#\0") and len(topic.encode()) <= 65535
-        ours = (f"{base}/jobs/", f"{base}/sensors/", f"{base}/status", f"{base}/telemetry")
-        return topic if usable and topic and not topic.startswith(ours) else None
-
-    def _topic(self, job_id: str, what: str) -> str:
+    def topic(self, job_id: str, what: str) -> str:
+        """One of the job's own topics."""
         return f"{self.config.base}/jobs/{job_id}/{what}"
 
-    def _trigger_reply(self, source: str) -> Reply | None:
+    def trigger_reply(self, source: str) -> Reply | None:
+        """Where the trigger that made a job wants a short reply."""
         trigger = self.config.triggers.get(source)
         return trigger.reply if trigger else None
+
+    def wall(self) -> float:
+        """For time stamps."""
+        return self._spool.clock.wall()
 
     @property
     def _work_folder(self) -> Path:

@@ -10,12 +10,14 @@ import msgspec
 
 from ..config.refusal import Refusal
 from ..config.tree import Config, SensorGroup, Tag
-from .bus import Bus, Message
+from .bus import Message
 from .core import triggers
 from .core.gaps import Group, Repair, Sample
 from .core.intake import decode
 from .core.job import Job
-from .desk import Desk
+from .desk import JSON, Desk
+from .outbox import Outbox
+from .spool import Outgoing
 
 _KIND = "sensor-imputation"
 _PRIORITY = 10
@@ -25,11 +27,11 @@ _LARGEST = 65536
 
 
 class Groups:
-    """Every configured group. `now` is the wall clock in seconds."""
+    """Every configured group. `wall` is the wall clock in seconds: that is what plants put on their measurements."""
 
-    def __init__(self, config: Config, bus: Bus, desk: Desk, now: float):
-        self._base, self._bus, self._desk = config.base, bus, desk
-        self._groups = {name: Group(name, group, now) for name, group in config.sensors.items()}
+    def __init__(self, config: Config, outbox: Outbox, desk: Desk, wall: float):
+        self._base, self._outbox, self._desk = config.base, outbox, desk
+        self._groups = {name: Group(name, group, wall) for name, group in config.sensors.items()}
         self._pending: dict[str, str] = {}
         self._by_topic: dict[str, list[tuple[Group, str, Tag]]] = {}
         for group in self._groups.values():
@@ -46,24 +48,27 @@ class Groups:
         """When `close` has to be called next."""
         return min((g.due for g in self._groups.values()), default=None)
 
-    def measure(self, message: Message, now: float) -> bool:
+    def measure(self, message: Message, wall: float) -> bool:
         """A plant value; False where the topic belongs to no group. A retained one is old and not used."""
         wanted = self._by_topic.get(message.topic)
         if wanted is None:
             return False
         for group, tag, settings in wanted if not message.retained else ():
             value, at = _read(message.payload, settings)
-            sample = group.measure(tag, value, now, at)
+            sample = group.measure(tag, value, wall, at)
             if sample is not None:
                 self._publish(group.name, [sample])
         return True
 
-    def close(self, now: float) -> None:
-        """Ends the slots that are due and has their gaps imputed, in place of an imputation that is still waiting."""
+    def close(self, wall: float, now: float) -> None:
+        """Ends the slots that are due and has their gaps imputed, in place of an imputation that is still waiting.
+
+        now: gateway time, for the jobs.
+        """
         for name, group in self._groups.items():
-            if now < group.due:
+            if wall < group.due:
                 continue
-            repair = group.close(now)
+            repair = group.close(wall)
             if repair is None:
                 continue
             if name in self._pending:  # what it would have answered, the new one answers too
@@ -107,7 +112,7 @@ class Groups:
     def _publish(self, group: str, samples: list[Sample]) -> None:
         for sample in samples:
             topic = f"{self._base}/sensors/{group}/{sample.tag}"
-            self._bus.publish(topic, msgspec.json.encode(sample.message()), content_type="application/json")
+            self._outbox.say("sample", Outgoing(topic, msgspec.json.encode(sample.message()), content_type=JSON))
 
 
 def _read(payload: bytes, settings: Tag) -> tuple[Any, float | None]:

@@ -1,30 +1,140 @@
-"""The supervisor's end of a child process (worker, cameras): starts it, talks over the wire, starts it again when it dies."""
+"""The supervisor's end of its child processes: the zygote, and what is forked from it (worker, cameras).
+
+A child is started, spoken with over its wire, and started again when it dies; deaths in a row are met with a growing delay.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import select
+import selectors
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from . import wire
 
 log = logging.getLogger(__name__)
 
 
-class Link:
-    """A child `python -m module FD`. Its first message is `setup`. Deaths are met with a growing delay."""
+class Watched(Protocol):
+    """Something with a file descriptor that comes and goes."""
 
-    def __init__(self, module: str, setup: Mapping[str, Any], environment: Mapping[str, str]):
-        self._module, self.setup = module, setup
-        self._environment = {**os.environ, **environment}
+    def watched(self) -> tuple[Any, int] | None:
+        """The file object to wait for and for what (`selectors.EVENT_*`), while there is one."""
+
+
+class Nursery:
+    """The zygote. Children outlive its death; the next one forks the next children. Used by one thread."""
+
+    def __init__(self, backend: str, modules: Sequence[str], environment: Mapping[str, str]):
+        self._backend, self._environment = backend, {**os.environ, **environment}
+        self._modules = list(modules)
         self._process: subprocess.Popen[bytes] | None = None
+        self._sock: socket.socket | None = None
+        self._unborn: list[Callable[[int], None]] = []
+        self._ended: dict[int, int] = {}
+        self._deaths = 0
+        self.restart_at: float | None = 0.0
+
+    @property
+    def pid(self) -> int | None:
+        """The zygote's process id while it lives."""
+        return self._process.pid if self._process else None
+
+    def watched(self) -> tuple[Any, int] | None:
+        """See `Watched`."""
+        return (self._sock, selectors.EVENT_READ) if self._sock else None
+
+    def start(self) -> None:
+        """Starts the zygote; what is asked of it waits until it has imported everything."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "denoised.daemon.zygote", str(theirs.fileno()), self._backend, *self._modules],
+                pass_fds=[theirs.fileno()],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # a Ctrl-C in the terminal is the supervisor's to handle
+            )
+        ours.setblocking(False)
+        self._sock, self.restart_at = ours, None
+
+    def fork(self, module: str, end: socket.socket, born: Callable[[int], None]) -> None:
+        """A child that runs `module.main(fd)` with this end of a wire; `born` is told its process id."""
+        if self._sock is None:
+            self.start()
+        assert self._sock is not None
+        # Where the zygote dies before it forks, the end dies with it, and the wire tells.
+        with contextlib.suppress(OSError):
+            socket.send_fds(self._sock, [json.dumps({"fork": module}).encode()], [end.fileno()])
+            self._unborn.append(born)
+
+    def learn(self, modules: Sequence[str]) -> None:
+        """What a child had to import by itself is there from the start in the next one."""
+        fresh = [m for m in modules if m not in self._modules]
+        self._modules += fresh
+        if fresh and self._sock:
+            with contextlib.suppress(OSError):
+                self._sock.send(json.dumps({"import": fresh}).encode())
+
+    def hear(self, now: float) -> None:
+        """Takes what the zygote says, its death included (`restart_at`)."""
+        while self._sock:
+            try:
+                data = self._sock.recv(1 << 16)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self.stop()
+                self._deaths += 1
+                self.restart_at = now + delay(self._deaths)
+                log.error("the zygote died; its children live on, a new one starts in %.1f s", self.restart_at - now)
+                return
+            words = json.loads(data)
+            if "forked" in words:
+                self._unborn.pop(0)(words["forked"])
+            elif "ended" in words:
+                self._ended[words["ended"]] = words["status"]
+            else:
+                self._deaths = 0
+
+    def status(self, pid: int, patience: float) -> int | None:
+        """How a child ended, as `Popen.returncode` says it; None where nobody knows."""
+        until = time.monotonic() + patience
+        while pid not in self._ended and self._sock and (left := until - time.monotonic()) > 0:
+            select.select([self._sock], [], [], left)
+            self.hear(time.monotonic())
+        return self._ended.pop(pid, None)
+
+    def stop(self) -> None:
+        """Ends the zygote; its children see to themselves."""
+        if self._sock:
+            self._sock.close()
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+        self._sock = self._process = None
+        self._unborn.clear()
+
+
+class Link:
+    """A child forked from the nursery that runs `module`. Its first message is `setup`."""
+
+    def __init__(self, module: str, nursery: Nursery, setup: Mapping[str, Any]):
+        self._module, self._nursery, self.setup = module, nursery, setup
+        self._pidfd: int | None = None
+        self.pid: int | None = None
+        """The child's process id while it lives; it is known a moment after the start."""
         self.wire: wire.Wire | None = None
         self.ready = False
         self.facts: dict[str, Any] = {}
@@ -33,24 +143,26 @@ class Link:
         """When the child last said something, or was last given something to do; monotonic seconds."""
         self._deaths = 0
 
-    @property
-    def pid(self) -> int | None:
-        """The child's process id while it lives."""
-        return self._process.pid if self._process else None
+    def watched(self) -> tuple[Any, int] | None:
+        """See `Watched`."""
+        if self.wire is None:
+            return None
+        return self.wire, selectors.EVENT_READ | (selectors.EVENT_WRITE if self.wire.unsent else 0)
 
     def start(self) -> None:
         """Starts the child; it says `ready` by itself."""
         ours, theirs = socket.socketpair()
+        line = wire.Wire(ours)
+        self.wire, self.ready, self.restart_at = line, False, None
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", self._module, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,  # a Ctrl-C in the terminal is the supervisor's to handle
-            )
-        self.wire, self.ready, self.restart_at = wire.Wire(ours), False, None
+            self._nursery.fork(self._module, theirs, lambda pid: self._born(pid, line))
         self.send({"type": "setup", **self.setup})
+
+    def _born(self, pid: int, line: wire.Wire) -> None:
+        if self.wire is line:
+            self.pid = pid
+            with contextlib.suppress(ProcessLookupError):  # it has ended already, and been waited for
+                self._pidfd = os.pidfd_open(pid)
 
     def send(self, message: Mapping[str, Any]) -> None:
         """To the child; a dead child is noticed by `receive`."""
@@ -77,15 +189,19 @@ class Link:
         """Cleans up after a death; in words how it died. `restart_at` says when to start again."""
         code = self.stop()
         self._deaths += 1
-        self.restart_at = now + (0.0 if self._deaths == 1 else min(0.5 * 2**self._deaths, 60.0))
-        how = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
+        self.restart_at = now + delay(self._deaths)
+        how = "nobody knows how" if code is None else f"killed by signal {-code}" if code < 0 else f"exit status {code}"
         log.error("%s died (%s), starts again in %.1f s", self._module, how, self.restart_at - now)
         return how
 
     def kill(self) -> None:
         """Ends the child without asking it; `receive` will notice."""
-        if self._process:
-            self._process.kill()
+        if self._pidfd is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        elif self.wire:  # not even born: without its wire it ends by itself
+            self.wire.close()
+            self.wire, self.restart_at = None, 0.0
 
     def park(self, patience: float) -> list[dict[str, Any]]:
         """Asks the child to write down what it has in hand and to end; its last words. Waits `patience` seconds at most."""
@@ -100,16 +216,26 @@ class Link:
         self.stop()
         return last
 
-    def stop(self) -> int:
-        """Ends the child now; its exit status."""
-        process, self._process, self.ready = self._process, None, False
+    def stop(self) -> int | None:
+        """Ends the child now; its exit status where it is known. It is not started again by itself."""
+        self._nursery.hear(time.monotonic())
+        pid, pidfd = self.pid, self._pidfd
+        self.pid = self._pidfd = self.restart_at = None
+        self.ready = False
         if self.wire:
             self.wire.close()
             self.wire = None
-        if process is None:
-            return 0
-        try:
-            return process.wait(0.2)  # it ends by itself once its wire is closed
-        except subprocess.TimeoutExpired:
-            process.kill()
-            return process.wait()
+        if pid is None:
+            return None
+        if pidfd is not None:
+            if not select.select([pidfd], [], [], 0.2)[0]:  # it ends by itself once its wire is closed
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                select.select([pidfd], [], [], 5.0)
+            os.close(pidfd)
+        return self._nursery.status(pid, 0.05)
+
+
+def delay(deaths: int) -> float:
+    """Seconds before a child that died so many times in a row is started again."""
+    return 0.0 if deaths <= 1 else min(0.5 * 2**deaths, 60.0)

@@ -1,4 +1,4 @@
-"""Wires the daemon together: one thread, one selector; bus, spool, desk, sensor groups and two child processes.
+"""Wires the daemon together: one thread, one selector; bus, spool, reception, desk, sensor groups and the child processes.
 
 It never computes: no numpy, cv2 or onnxruntime is imported here, so that their crash or hunger is a child's death.
 """
@@ -7,61 +7,65 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import platform
 import selectors
 import signal
 import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from .. import __version__
 from ..config.error import ConfigError
 from ..config.tree import Config
 from ..plugins.kind import JobKind
 from . import wire
 from .artifacts import sweep
 from .bus import Bus, BusEvent, Connected, Delivered, Disconnected, Message, Subscription
+from .care import Care
 from .core import dispatch
 from .core.job import job_of
-from .core.reply import stamp
 from .desk import Desk
+from .disk import Disk
 from .groups import Groups
-from .link import Link
+from .link import Link, Nursery, Watched
 from .models import find_models, site_of
 from .notify import notify, reloading, watchdog_period
+from .outbox import Outbox
+from .reception import Reception
+from .recorder import Recorder
 from .spool import Spool
+from .telemetry import INSTANCE, Telemetry
 
 log = logging.getLogger(__name__)
 
 _RELOADABLE = ("artifacts", "cameras", "inputs", "models", "queue", "sensors", "telemetry", "triggers")
 _SWEEP_PERIOD = 60.0
+_CHECK_PERIOD = 1.0
+_RECORD_PERIOD = 10.0
 _PARK_PATIENCE = 5.0
 """Seconds that a worker may take for the step it is in when it is asked to end."""
 _REMEMBER_S = 7 * 86400.0
-"""How long the spool remembers the result of an id."""
+"""How long the spool remembers the result of an id, at least."""
+_MOST_WAITING = 20_000
+"""Messages that have come and are not read yet; of more, those of QoS 0 are dropped and counted."""
 
 
 class Supervisor:
     """The daemon. `run` returns when it has been told to stop; `reread` reads the config again, for SIGHUP."""
 
-    def __init__(self, config: Config, kinds: Mapping[str, JobKind], reread: Callable[[], Config]):
-        self._config, self._kinds, self._reread = config, kinds, reread
-        self._started = time.time()
+    def __init__(self, config: Config, kinds: Mapping[str, JobKind], reread: Callable[[], Config], recorder: Recorder):
+        self._config, self._kinds, self._reread, self._recorder = config, kinds, reread, recorder
         self._inbox: deque[BusEvent | _Reload] = deque()
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
         self._spool = Spool(Path(config.state_dir) / "spool.db")
-        if self._spool.damage:
-            log.error("%s", self._spool.damage)
+        self._clock = self._spool.clock
         config.artifacts_dir.mkdir(parents=True, exist_ok=True)
         models, problems = find_models(config)
         for problem in problems:
@@ -69,19 +73,34 @@ class Supervisor:
         offline = msgspec.json.encode({"state": "offline"})
         self._bus = Bus(config.mqtt, config.client_id, [], self._post, will=(f"{config.base}/status", offline))
         setup = {"config": msgspec.to_builtins(config)}
-        self._worker = Link("denoised.daemon.worker", setup, _child_environment(config))
-        self._cameras = Link("denoised.daemon.cameras", setup, _child_environment(config))
-        self._desk = Desk(config, self._spool, self._bus, self._worker, self._cameras, self._kinds, site_of(config, models))
-        self._groups = Groups(config, self._bus, self._desk, time.time())
+        self._nursery = Nursery(config.engine.backend, _CHILDREN, _child_environment(config))
+        self._worker = Link("denoised.daemon.worker", self._nursery, setup)
+        self._cameras = Link("denoised.daemon.cameras", self._nursery, setup)
+        self._disk = Disk([Path(config.state_dir), config.artifacts_dir], config.queue.min_free_mb)
+        self._outbox = Outbox(self._spool, self._bus)
+        self._desk = Desk(config, self._spool, self._outbox, self._worker, self._cameras, kinds, self._disk)
+        self._reception = Reception(config, self._bus, self._desk, kinds, site_of(config, models), self._disk)
+        self._care = Care(config.engine, self._worker, self._nursery, self._desk, self._renew_worker)
+        self._telemetry = Telemetry(
+            self._desk, self._disk, self._care, self._worker, self._nursery, self._clock.wall(), time.monotonic()
+        )
+        self._groups = Groups(config, self._outbox, self._desk, self._clock.wall())
         self._stop_signal: int | None = None
         self._note = ""
         self._last_reload: str | None = None
+        self._birth: dict[str, Any] = {}
+        self._denied: tuple[str, ...] = ()
+        self._twin: str | None = None
+        self._flooded = 0
 
     def run(self) -> None:
         """Until SIGTERM or SIGINT."""
         # paho's thread shall not wait the usual 5 ms for this one to let go of the interpreter.
         sys.setswitchinterval(0.0005)
-        self._desk.recover()
+        self._disk.look()
+        if self._spool.damage:
+            self._fault(self._spool.damage)
+        self._desk.recover(self._clock.now())
         self._bus.subscribe(self._subscriptions())
         self._bus.start()
         selector = selectors.DefaultSelector()
@@ -91,70 +110,91 @@ class Supervisor:
             log.info("ready: %d kinds, spool %s", len(self._kinds), Path(self._config.state_dir) / "spool.db")
             try:
                 self._loop(selector)
+            except Exception as e:
+                self._fault(f"the supervisor itself failed: {type(e).__name__}: {e}")
+                raise
             finally:
                 self._goodbye()
 
     # ---- the loop -------------------------------------------------------------------------------------------------
 
     def _loop(self, selector: selectors.BaseSelector) -> None:
-        watched: dict[Link, tuple[wire.Wire, int]] = {}
-        telemetry_at = sweep_at = time.monotonic()
-        watchdog = watchdog_period()
-        watchdog_at = time.monotonic()
+        watched: dict[Watched, tuple[Any, int]] = {}
+        periods = {
+            self._say_telemetry: self._config.telemetry.period,
+            self._check: _CHECK_PERIOD,
+            self._record: _RECORD_PERIOD,
+            self._sweep: _SWEEP_PERIOD,
+        }
+        due = dict.fromkeys(periods, time.monotonic())
+        if (watchdog := watchdog_period()) is not None:
+            periods[self._feed_watchdog], due[self._feed_watchdog] = watchdog, time.monotonic()
         while self._stop_signal is None:
-            now, tick = time.time(), time.monotonic()
-            links = [self._worker, self._cameras] if self._config.cameras else [self._worker]
-            for link in links:
-                if link.restart_at is not None and tick >= link.restart_at:
-                    link.start()
-                    if link is self._cameras:
-                        self._desk.ask_again_for_frames()
-            if (due := self._groups.due) is not None and now >= due:
-                self._groups.close(now)
+            now, tick = self._clock.now(), time.monotonic()
+            periods[self._say_telemetry] = self._config.telemetry.period
+            self._care.look(tick, self._desk.next(now) is not None)
+            children = self._start_children(tick)
+            if (close := self._groups.due) is not None and self._clock.wall() >= close:
+                self._groups.close(self._clock.wall(), now)
             self._desk.store(now)
             self._desk.dispatch(now)
-            self._desk.outbox.pump()
-            if tick >= telemetry_at:
-                telemetry_at = tick + self._config.telemetry.period
-                self._bus.publish(f"{self._config.base}/telemetry", msgspec.json.encode(self._telemetry(now)), qos=0)
-            if tick >= sweep_at:
-                sweep_at = tick + _SWEEP_PERIOD
-                self._sweep(now)
-            if watchdog and tick >= watchdog_at:
-                watchdog_at = tick + watchdog
-                notify("WATCHDOG=1")
-            _watch(selector, links, watched)
-            waits = [telemetry_at - tick, sweep_at - tick, *([watchdog_at - tick] if watchdog else [])]
-            waits += [1.0] if self._desk.stack else []
-            waits += [link.restart_at - tick for link in links if link.restart_at is not None]
-            waits += [at - now for at in (self._groups.due, dispatch.next_due(self._desk.entries.values())) if at is not None]
-            selector.select(max(0.0, min(waits)))
+            self._outbox.pump(now)
+            for task, at in due.items():
+                if tick >= at:
+                    due[task] = tick + periods[task]
+                    task()
+            _watch(selector, [self._nursery, *children], watched)
+            selector.select(max(0.0, min(self._waits(now, tick, children, due.values()))))
+            self._nursery.hear(time.monotonic())
             self._hear_bus()
-            for link in links:
+            for link in children:
                 self._hear_child(link)
-            self._end_hung_worker()
+
+    def _start_children(self, tick: float) -> list[Link]:
+        """Starts what should live and does not; the cameras only where there are any."""
+        children = [self._worker, self._cameras] if self._config.cameras else [self._worker]
+        restartable: list[Nursery | Link] = [self._nursery, *children]
+        for child in restartable:
+            if child.restart_at is not None and tick >= child.restart_at:
+                child.start()
+                if child is self._cameras:
+                    self._desk.ask_again_for_frames()
+        return children
+
+    def _waits(self, now: float, tick: float, children: list[Link], due: Any) -> list[float]:
+        """Seconds until each thing that does not come as an event."""
+        restarts = [self._nursery.restart_at, *(child.restart_at for child in children)]
+        times = (self._outbox.due(now), dispatch.next_due(self._desk.entries.values(), now))
+        waits = [at - tick for at in (*due, *restarts) if at is not None]
+        waits += [at - now for at in times if at is not None]
+        return waits if self._groups.due is None else [*waits, self._groups.due - self._clock.wall()]
 
     def _hear_bus(self) -> None:
         with contextlib.suppress(BlockingIOError):
             self._wake_in.recv(4096)
-        now, requests = time.time(), []
+        now, wall, requests = self._clock.now(), self._clock.wall(), []
         while self._inbox:
             event = self._inbox.popleft()
             if isinstance(event, Message):
-                if self._groups.measure(event, now):
+                if event.topic == f"{self._config.base}/status":
+                    self._hear_status(event)
+                elif self._groups.measure(event, wall):
                     self._bus.ack(event)
                 else:
                     requests.append(event)
             elif isinstance(event, Delivered):
-                self._desk.outbox.delivered(event)
+                self._outbox.delivered(event, now)
             elif isinstance(event, Connected):
                 self._connected(event)
             elif isinstance(event, Disconnected):
+                if event.taken_over:
+                    self._twin = event.reason
                 self._say_status(f"no broker: {event.reason}")
             else:
                 self._reload()
         if requests:
-            self._desk.take(requests, now)
+            self._disk.look()
+            self._reception.take(requests, now)
 
     def _hear_child(self, link: Link) -> None:
         if link.wire is None:
@@ -165,71 +205,124 @@ class Supervisor:
         except wire.WireClosed:
             how = link.died(time.monotonic())
             if link is self._worker:
-                self._desk.worker_died(how, time.time())
+                self._fault(f"the worker died: {how}")
+                self._desk.worker_died(how, self._clock.now())
             return
         for message in messages:
             if link is self._worker:
-                self._desk.from_worker(message, time.time())
-                if message["type"] in ("done", "failed"):
-                    link.proved_itself()
+                self._from_worker(message)
             else:
-                self._desk.from_cameras(message, time.time())
+                self._desk.from_cameras(message, self._clock.now())
                 link.proved_itself()
 
-    def _end_hung_worker(self) -> None:
-        """A worker that has said nothing for far longer than a step takes is ended; its job goes on in the next one."""
-        silent = time.monotonic() - self._worker.heard_at
-        patience = max(self._config.engine.patience, 30 * self._desk.longest_step)
-        if self._desk.stack and self._worker.ready and silent > patience:
-            log.error("the worker has said nothing for %.0f s and is ended", silent)
-            self._worker.kill()
+    def _from_worker(self, message: Mapping[str, Any]) -> None:
+        what = message["type"]
+        if what == "ready":
+            self._care.came_up(time.monotonic())
+            notify(f"STATUS={self._note}")
+        elif what == "loading":
+            self._care.opens = message["model"]
+            notify(f"STATUS={self._note}; the worker opens {message['model']}")
+        self._desk.from_worker(message, self._clock.now())
+        if what in ("done", "failed"):
+            self._worker.proved_itself()
+            self._nursery.learn(message["imported"])
+        if what == "failed" and message.get("transient") and message["error"]["code"] == "engine":
+            self._renew_worker("its engine failed")
+
+    # ---- from time to time ----------------------------------------------------------------------------------------
+
+    def _say_telemetry(self) -> None:
+        measured = self._telemetry.message(self._config, self._clock.wall(), time.monotonic())
+        measured |= {"note": self._note, "reload": self._last_reload, "sensors": self._groups.counts()}
+        measured["dropped_inputs"] = self._flooded
+        self._outbox.telemetry(f"{self._config.base}/telemetry", msgspec.json.encode(measured))
+
+    def _check(self) -> None:
+        before = self._disk.full
+        self._disk.look()
+        if self._disk.full and not before:
+            self._sweep()
+            self._fault(f"the disk is full: {self._disk.full}")
+        elif before and not self._disk.full:
+            log.info("there is room on the disk again")
+        self._care.check(time.monotonic())
+        if self._care.hangs:
+            self._fault("the worker hangs")
+        self._tell_problems()
+
+    def _record(self) -> None:
+        measured = self._telemetry.message(self._config, self._clock.wall(), time.monotonic())
+        self._recorder.note(self._clock.wall(), {k: measured[k] for k in ("queue", "outbox", "worker", "memory_mb", "temps_c")})
+
+    def _feed_watchdog(self) -> None:
+        """The loop turns, or we were not here; and the worker is alive, or it is being replaced."""
+        if not self._care.hangs:
+            notify("WATCHDOG=1")
+
+    def _sweep(self) -> None:
+        wanted = {job_of(Path(p).parent.name) for p in self._spool.undelivered_paths()}
+        artifacts, now = self._config.artifacts, self._clock.now()
+        sweep(
+            self._config.artifacts_dir,
+            artifacts.quota_mb << 20,
+            artifacts.keep_days * 86400,
+            now,
+            lambda job_id: job_id in wanted or job_id in self._desk.entries,
+        )
+        self._spool.forget(now - max(_REMEMBER_S, artifacts.keep_days * 86400))
+
+    def _fault(self, why: str) -> None:
+        log.error("%s", why)
+        self._recorder.dump(why, self._clock.wall(), time.monotonic())
+
+    # ---- the bus --------------------------------------------------------------------------------------------------
 
     def _connected(self, event: Connected) -> None:
-        self._bus.publish(f"{self._config.base}/status", msgspec.json.encode(self._birth()), retain=True)
-        self._desk.outbox.wake()
+        self._denied, self._twin = event.refused, None
+        self._birth = {}
+        self._tell_problems()
+        self._outbox.wake()
         if event.refused:
             self._say_status(f"connected, but the broker does not allow us {', '.join(event.refused)}: check its ACL")
         else:
             self._say_status(f"connected to {self._config.mqtt.host}:{self._config.mqtt.port}")
 
+    def _tell_problems(self) -> None:
+        """Publishes the birth where it is not what the broker has of us."""
+        if not self._bus.connected:
+            return
+        broker = [f"the broker does not allow us {topic}" for topic in self._denied]
+        problems = self._telemetry.problems([*broker, *([self._twin] if self._twin else [])])
+        birth = self._telemetry.birth(self._config, self._kinds, self._reception.site, problems)
+        if birth != self._birth:
+            mid = self._bus.publish(f"{self._config.base}/status", msgspec.json.encode(birth), retain=True)
+            self._birth = birth if mid is not None else {}
+
+    def _hear_status(self, message: Message) -> None:
+        """Our own retained status, as others see it: a will that came late is put right, a namesake is named."""
+        self._bus.ack(message)
+        try:
+            said = msgspec.json.decode(message.payload)
+            state, instance = said["state"], said.get("instance")
+        except (msgspec.MsgspecError, KeyError, TypeError, AttributeError):
+            state, instance = "not ours", None
+        if message.retained or instance == INSTANCE or not self._birth:
+            return
+        if state == "online":
+            self._twin = f"another denoised says that it is '{self._config.base}': give each gateway its own gateway.id"
+            log.error("%s", self._twin)
+        else:
+            self._birth = {}
+
     def _post(self, event: BusEvent) -> None:
         """Called in paho's thread."""
+        if len(self._inbox) > _MOST_WAITING and isinstance(event, Message) and event.qos == 0:
+            self._flooded += 1
+            return
         self._inbox.append(event)
         with contextlib.suppress(BlockingIOError):  # enough wake-ups are under way already
             self._wake_out.send(b"!")
-
-    # ---- words ----------------------------------------------------------------------------------------------------
-
-    def _birth(self) -> dict[str, Any]:
-        models = [
-            {"name": b.manifest.name, "version": b.manifest.version, "kind": b.manifest.kind}
-            for bundles in self._desk.site.models.values()
-            for b in bundles
-        ]
-        return {
-            "state": "online",
-            "version": __version__,
-            "started": stamp(self._started),
-            "kinds": sorted(self._kinds),
-            "models": models,
-            "board": _board_name(),
-        }
-
-    def _telemetry(self, now: float) -> dict[str, Any]:
-        desk = self._desk
-        return {
-            "time": stamp(now),
-            "note": self._note,
-            "reload": self._last_reload,
-            "queue": {"jobs": len(desk.entries), "max_jobs": self._config.queue.max_jobs},
-            "outbox": {"waiting": self._spool.outbox_size(), "too_large": desk.outbox.too_large},
-            "running": [{"id": e.job.id, "kind": e.job.kind, "state": e.state} for e in desk.stack],
-            "jobs": dict(desk.counts),
-            "sensors": self._groups.counts(),
-            "worker": {"ready": self._worker.ready, "backend": self._config.engine.backend, **self._worker.facts},
-            "memory_mb": {"supervisor": _rss_mb(os.getpid()), "worker": _rss_mb(self._worker.pid)},
-            "temps_c": _temperatures(Path(self._config.board.sysfs_root)),
-        }
 
     def _say_status(self, note: str) -> None:
         if note != self._note:
@@ -238,24 +331,14 @@ class Supervisor:
             notify(f"STATUS={note}")
 
     def _subscriptions(self) -> list[Subscription]:
-        jobs = f"{self._config.base}/jobs/+"
+        base = self._config.base
+        verbs = ("submit", "cancel", "pause", "resume")
         triggers = {t.topic for t in self._config.triggers.values()}
         return [
-            *(Subscription(f) for f in (f"{jobs}/submit", f"{jobs}/cancel", *sorted(triggers))),
+            *(Subscription(f) for f in (*(f"{base}/jobs/+/{verb}" for verb in verbs), *sorted(triggers))),
+            Subscription(f"{base}/status"),
             *(Subscription(t, qos=0) for t in self._groups.topics),
         ]
-
-    def _sweep(self, now: float) -> None:
-        wanted = {job_of(Path(p).parent.name) for p in self._spool.undelivered_paths()}
-        artifacts = self._config.artifacts
-        sweep(
-            self._config.artifacts_dir,
-            artifacts.quota_mb << 20,
-            artifacts.keep_days * 86400,
-            now,
-            lambda job_id: job_id in wanted or job_id in self._desk.entries,
-        )
-        self._spool.forget(now - _REMEMBER_S)
 
     # ---- start, reload, stop --------------------------------------------------------------------------------------
 
@@ -297,26 +380,35 @@ class Supervisor:
         models, problems = find_models(self._config)
         for problem in problems:
             log.warning("model left out: %s", problem)
-        self._desk.config, self._desk.site = self._config, site_of(self._config, models)
-        self._park_worker()
+        self._desk.config = self._reception.config = self._config
+        self._reception.site = site_of(self._config, models)
+        self._disk.min_free_mb = self._config.queue.min_free_mb
+        self._worker.setup = self._cameras.setup = setup
+        self._renew_worker("has a new configuration")
         self._cameras.stop()
-        for link in (self._worker, self._cameras):
-            link.setup, link.restart_at = setup, 0.0
-        self._desk.worker_restarted(time.time())
-        self._groups = Groups(self._config, self._bus, self._desk, time.time())
+        self._cameras.restart_at = 0.0
+        self._groups = Groups(self._config, self._outbox, self._desk, self._clock.wall())
         self._bus.subscribe(self._subscriptions())
+
+    def _renew_worker(self, why: str) -> None:
+        """A new worker goes on where this one stops."""
+        log.info("the worker is renewed: %s", why)
+        self._park_worker()
+        self._worker.restart_at = 0.0
+        self._desk.worker_restarted(self._clock.now())
 
     def _park_worker(self) -> None:
         """The worker ends at its next step, with what it has in hand written down."""
         for message in self._worker.park(_PARK_PATIENCE):
-            self._desk.from_worker(message, time.time())
+            self._desk.from_worker(message, self._clock.now())
 
     def _goodbye(self) -> None:
         """Accepted jobs stay in the spool; the plant is told before the connection ends."""
         notify("STOPPING=1\nSTATUS=stopping")
         self._park_worker()
         self._cameras.stop()
-        self._desk.outbox.pump()
+        self._nursery.stop()
+        self._outbox.pump(self._clock.now())
         offline = msgspec.json.encode({"state": "offline"})
         mid = self._bus.publish(f"{self._config.base}/status", offline, retain=True)
         until = time.monotonic() + 2.0
@@ -333,23 +425,26 @@ class _Reload:
     """SIGHUP came."""
 
 
-def _watch(selector: selectors.BaseSelector, links: list[Link], watched: dict[Link, tuple[wire.Wire, int]]) -> None:
-    """Registers each child's wire as it is now: for reading always, for writing while something is unsent."""
-    for link in list(watched):
-        line, _ = watched[link]
-        if link.wire is not line or link not in links:
+_CHILDREN = ("denoised.daemon.worker", "denoised.plugins.kind")
+
+
+def _watch(selector: selectors.BaseSelector, wanted: Sequence[Watched], watched: dict[Watched, tuple[Any, int]]) -> None:
+    """Registers each child's line as it is now: for reading always, for writing while something is unsent."""
+    for child in list(watched):
+        now = child.watched() if child in wanted else None
+        if now is None or now[0] is not watched[child][0]:
             with contextlib.suppress(KeyError, ValueError):
-                selector.unregister(line)
-            del watched[link]
-    for link in links:
-        if link.wire is None:
+                selector.unregister(watched[child][0])
+            del watched[child]
+    for child in wanted:
+        now = child.watched()
+        if now is None:
             continue
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if link.wire.unsent else 0)
-        if link not in watched:
-            selector.register(link.wire, events)
-        elif watched[link][1] != events:
-            selector.modify(link.wire, events)
-        watched[link] = (link.wire, events)
+        if child not in watched:
+            selector.register(*now)
+        elif watched[child][1] != now[1]:
+            selector.modify(*now)
+        watched[child] = now
 
 
 def _child_environment(config: Config) -> dict[str, str]:
@@ -359,27 +454,3 @@ def _child_environment(config: Config) -> dict[str, str]:
         "OPENBLAS_NUM_THREADS": "1",  # numpy's own threads would only get in the way of the network's
         "OPENCV_IO_MAX_IMAGE_PIXELS": str(round(config.inputs.max_megapixels * 1e6)),
     }
-
-
-def _board_name() -> str:
-    try:
-        return Path("/proc/device-tree/model").read_text().rstrip("\0\n")
-    except OSError:
-        return f"generic {platform.machine()}"
-
-
-def _rss_mb(pid: int | None) -> float | None:
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
-        return None
-    return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
-
-
-def _temperatures(sysfs: Path) -> dict[str, float]:
-    """Thermal zones by name; a zone that does not answer is left out."""
-    out = {}
-    for zone in sorted(sysfs.glob("class/thermal/thermal_zone*")):
-        with contextlib.suppress(OSError, ValueError):
-            out[(zone / "type").read_text().strip()] = int((zone / "temp").read_text()) / 1000
-    return out

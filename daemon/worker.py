@@ -1,12 +1,14 @@
 """The process that computes: loads kinds and networks, drives the denoising loop, and listens between steps.
 
 A crash of a native library is this process's death and nobody else's. It is run by one thread; a job that arrives while
-another is in hand is of higher priority and is run right there, between two steps of the other.
+another is in hand is of higher priority and is run right there, between two steps of the other. Every death is cheap,
+so nothing is ever unloaded here: a process that holds too much, or whose engine failed, is replaced.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import logging
 import os
@@ -28,7 +30,7 @@ from ..config.refusal import Refusal
 from ..config.tree import Config
 from ..engines.bundle import Bundle, BundleError
 from ..engines.denoise import Checkpoint
-from ..engines.engine import Engine, EngineError, open_engine
+from ..engines.engine import Engine, EngineError, EngineRunError, EngineUnavailable, TensorSpec, open_engine
 from ..plugins.kind import JobKind, Problem, Task, load_kinds
 from ..plugins.play import drive, trajectory
 from . import wire
@@ -43,11 +45,19 @@ class _Cancelled(Exception):
     """The job in hand is not wanted any more."""
 
 
+class _Parked(Exception):
+    """The job in hand is to be written down and laid aside."""
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
 @dataclass
 class _Running:
     """A job in hand and how far it is."""
 
     id: str
+    model: str | None = None
     seen: set[int] = field(default_factory=set)
     """Items that a problem has been about."""
     items_done: int = 0
@@ -61,10 +71,12 @@ class _Running:
     resumed_steps: int = 0
 
     def save(self) -> None:
-        """Writes down how far it is; an ephemeral job never is."""
+        """Writes down how far it is; an ephemeral job never is. A disk that is full costs the checkpoint, not the job."""
         if self.saved:
-            self.saved.keep(self.fresh, self.current)
-            self.fresh = []
+            try:
+                self.saved.keep(self.fresh, self.current)
+            except OSError as e:
+                log.warning("job %s: no checkpoint: %s", self.id, e)
 
 
 class Worker:
@@ -80,27 +92,36 @@ class Worker:
         self._waiting: list[dict[str, Any]] = []
         self._stack: list[_Running] = []
         self._cancelled: set[str] = set()
+        self._unwanted: set[str] = set()
+        self._inherited = set(sys.modules)
 
     def serve(self) -> None:
         """Until the supervisor is gone."""
-        self._warm_up()
+        models = self._warm_up()
         providers = sorted({engine.provider for engine in self._engines.values()})
-        self._wire.send({"type": "ready", "threads": self._threads, "providers": providers})
+        self._wire.send({"type": "ready", "threads": self._threads, "providers": providers, "models": models})
         while True:
             self._listen()
             while self._waiting:
                 self._run(self._waiting.pop(0))
             select.select([self._wire], [self._wire] if self._wire.unsent else [], [])
 
-    def _warm_up(self) -> None:
-        """Opens the default models before the first job needs them; what is wrong is said when a job meets it."""
-        for models in self._site.models.values():
+    def _warm_up(self) -> dict[str, Any]:
+        """Opens the default models and runs a probe step of each; by model what came of it."""
+        found: dict[str, Any] = {}
+        for bundle in (models[0] for models in self._site.models.values()):
+            self._wire.send({"type": "loading", "model": bundle.manifest.name})
             try:
-                variant = models[0].manifest.operating_points[0].variant
-                for name in models[0].manifest.variants[variant]:
-                    self._network(models[0], variant, name)
+                variant = bundle.manifest.operating_points[0].variant
+                engines = [self._network(bundle, variant, name) for name in bundle.manifest.variants[variant]]
+                began = time.monotonic()
+                for engine in engines:
+                    engine.run(zeros(engine.inputs))
+                found[bundle.manifest.name] = {"probe_ms": round((time.monotonic() - began) * 1000, 1)}
             except (EngineError, BundleError) as e:
-                log.error("model %s: %s", models[0].manifest.name, e)
+                log.error("model %s: %s", bundle.manifest.name, e)
+                found[bundle.manifest.name] = {"error": str(e), "transient": _may_pass(e)}
+        return found
 
     def _listen(self) -> None:
         """Takes what the supervisor has said, without waiting."""
@@ -110,6 +131,10 @@ class Worker:
                 self._waiting.append(message)
             elif message["type"] == "cancel":
                 self._cancelled.add(message["id"])
+            elif message["type"] == "pause":
+                self._unwanted.add(message["id"])
+            elif message["type"] == "ping":
+                self._wire.send({"type": "pong"})
             elif message["type"] == "park":
                 for running in self._stack:
                     running.save()
@@ -126,6 +151,9 @@ class Worker:
             answer: dict[str, Any] = {"type": "done", **facts}
         except _Cancelled:
             answer = {"type": "cancelled"}
+        except _Parked:
+            running.save()
+            answer = {"type": "parked"}
         except wire.WireClosed:  # the supervisor is gone
             raise
         except Refusal as e:
@@ -133,9 +161,10 @@ class Worker:
         except typed.Flaws as e:  # only a job of the daemon's own making can get here: a request's params were read before
             answer = {"type": "failed", "error": Refusal("bad-request", str(e)).as_error()}
         except (EngineError, BundleError) as e:
-            answer = {"type": "failed", "error": Refusal("engine", str(e)).as_error()}
+            answer = {"type": "failed", "error": Refusal("engine", str(e)).as_error(), "transient": _may_pass(e)}
         except OSError as e:
-            answer = {"type": "failed", "error": Refusal("storage", f"{e.strerror or e}: {e.filename or folder}").as_error()}
+            error = Refusal("storage", f"{e.strerror or e}: {e.filename or folder}").as_error()
+            answer = {"type": "failed", "error": error, "transient": e.errno in _NO_ROOM}
         except Exception as e:
             log.exception("job %s", job_id)
             answer = {"type": "failed", "error": Refusal("internal", f"{type(e).__name__}: {e}").as_error()}
@@ -143,13 +172,25 @@ class Worker:
             self._stack.pop()
             shutil.rmtree(folder, ignore_errors=True)
         self._cancelled.discard(job_id)
+        self._unwanted.discard(job_id)
         run_ms = round((time.monotonic() - began - running.parked_s) * 1000)
-        self._wire.send({**answer, "id": job_id, "run_ms": run_ms})
+        written = running.saved.written if running.saved else 0
+        answer |= {"id": job_id, "about": running.model, "run_ms": run_ms, "checkpoint_bytes": written}
+        answer["imported"] = self._imported()
+        self._wire.send(answer)
+
+    def _imported(self) -> list[str]:
+        """Modules of ours and of the kinds that this job had to import: the next worker shall have them from the start."""
+        homes = {__name__.split(".")[0], *(type(kind).__module__.split(".")[0] for kind in self._kinds.values())}
+        fresh = [m for m in sys.modules if m not in self._inherited and m.split(".")[0] in homes]
+        self._inherited.update(fresh)
+        return fresh
 
     def _work(self, message: Mapping[str, Any], running: _Running, folder: Path) -> dict[str, Any]:
         kind = self._kinds[message["kind"]]
         params: Any = typed.read(message["params"], kind.params)
         bundle = self._site.model(kind.name, getattr(params, "model", None))
+        running.model = bundle.manifest.name
         if bundle.sha256 not in self._verified:
             bundle.verify()
             self._verified.add(bundle.sha256)
@@ -225,6 +266,8 @@ class Worker:
             running.parked_s += time.monotonic() - began
         if running.id in self._cancelled:
             raise _Cancelled
+        if running.id in self._unwanted:
+            raise _Parked
         if running.saved and running.saved.due:
             running.save()
 
@@ -261,6 +304,17 @@ class Worker:
         return described
 
 
+def zeros(inputs: Mapping[str, TensorSpec]) -> dict[str, np.ndarray]:
+    """Something of the right form to feed a network, free dimensions at their smallest that is no special case."""
+    shapes = {name: tuple(d if isinstance(d, int) else 2 for d in spec.shape) for name, spec in inputs.items()}
+    return {name: np.zeros(shapes[name], spec.dtype) for name, spec in inputs.items()}
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the same may work later: a device that is not there yet, a call that failed; never a file that is no network."""
+    return isinstance(error, (EngineUnavailable, EngineRunError))
+
+
 def _sync(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY)
     try:
@@ -274,21 +328,17 @@ def _spare_cores() -> int:
     return max(1, len(os.sched_getaffinity(0)) - 1)
 
 
-def main() -> None:
-    """`python -m denoised.daemon.worker FD`, started by the supervisor."""
+def main(fd: int) -> None:
+    """The process, forked by the zygote; `fd` is its end of the wire to the supervisor."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s worker: %(message)s")
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s worker: %(message)s", force=True)
     with contextlib.suppress(OSError):  # the bus goes first where cores are few; a strict seccomp filter may forbid it
         os.nice(5)
     with contextlib.suppress(OSError):  # the kernel's OOM killer shall take the worker, never the supervisor
         Path("/proc/self/oom_score_adj").write_text("500")
-    line = wire.Wire(socket.socket(fileno=int(sys.argv[1])))
+    line = wire.Wire(socket.socket(fileno=fd))
     try:
         setup = line.wait_for_one()
         Worker(line, typed.read(setup["config"], Config)).serve()
     except wire.WireClosed:
         pass
-
-
-if __name__ == "__main__":
-    main()

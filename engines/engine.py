@@ -83,3 +83,14 @@ def check_feeds(inputs: Mapping[str, TensorSpec], feeds: Mapping[str, np.ndarray
         for want, have in zip(spec.shape, array.shape):
             if (free.setdefault(want, have) if isinstance(want, str) else want) != have:
                 raise EngineRunError(f"input '{name}': expected shape {spec.shape}, found {array.shape}")
+
+
+def preload(backend: str) -> None:
+    """Imports the backend's library so that processes forked from this one share it; opens no network and no device.
+
+    What it starts threads for, or a device, in the mere import is left to the process that uses it.
+    """
+    if backend == "onnxruntime":
+        from .onnxrt import library
+
+        library()

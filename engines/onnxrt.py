@@ -17,17 +17,23 @@ _DTYPES = {
 }  # fmt: skip
 
 
+def library() -> Any:
+    """The module onnxruntime; `EngineUnavailable` where it does not import."""
+    # Its official builds now report to their maker, and keep a device id in ~/.cache, unless told so before the
+    # import (its Privacy.md). A gateway tells nobody.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    try:
+        import onnxruntime
+    except Exception as e:  # a wheel built for other instructions fails with more than ImportError
+        raise EngineUnavailable(f"onnxruntime does not import ({e}); install it: pip install onnxruntime") from e
+    return onnxruntime
+
+
 class OnnxRuntimeEngine:
     """An ONNX file on onnxruntime's CPU provider, with an explicit number of threads and no spinning between calls."""
 
     def __init__(self, path: Path, threads: int = 1, providers: tuple[str, ...] = ("CPUExecutionProvider",)):
-        # Its official builds now report to their maker, and keep a device id in ~/.cache, unless told so before the
-        # import (its Privacy.md). A gateway tells nobody.
-        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-        try:
-            import onnxruntime as ort
-        except Exception as e:  # a wheel built for other instructions fails with more than ImportError
-            raise EngineUnavailable(f"onnxruntime does not import ({e}); install it: pip install onnxruntime") from e
+        ort = library()
         missing = [p for p in providers if p not in ort.get_available_providers()]
         if missing:
             raise EngineUnavailable(

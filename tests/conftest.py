@@ -22,7 +22,12 @@ from denoised.config.tree import Mqtt
 from denoised.daemon.client import Client
 from denoised.demo.broker import Broker, find_mosquitto
 from denoised.engines.bundle import write_sums
+from hypothesis import HealthCheck, settings
 from onnx import TensorProto, helper, numpy_helper
+
+# How fast the machine is just now is nothing that a test may fail for.
+settings.register_profile("denoised", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("denoised")
 
 TOY = Path(__file__).parent / "daemon" / "toy"
 PATIENCE = 30.0
@@ -125,6 +130,17 @@ class Daemon:
         self.process.kill()
         self.process.wait()
         self.seen = [(topic, v) for topic, v in self.seen if topic != "status"]
+
+    def children(self, what: str = "denoised-") -> list[int]:
+        """Process ids of everything below the daemon that is named so: denoised-zygote, denoised-worker, denoised-cameras."""
+        parents, found = [self.process.pid], []
+        while parents:
+            pid = parents.pop()
+            with contextlib.suppress(OSError):
+                below = [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+                parents += below
+                found += [p for p in below if Path(f"/proc/{p}/comm").read_text().startswith(what)]
+        return found
 
     def logged(self) -> str:
         return (self.folder / "daemon.log").read_text()

@@ -12,6 +12,8 @@ from pathlib import Path
 from ...config.load import load
 from ...plugins.kind import load_kinds
 from ..core.check import check_config
+from ..logs import RateLimit
+from ..recorder import Recorder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,13 +26,16 @@ def main(args: argparse.Namespace) -> int:
     under_systemd = "JOURNAL_STREAM" in os.environ
     time = "" if under_systemd else "%(asctime)s "
     logging.basicConfig(level=logging.INFO, format=time + "%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger().handlers[0].addFilter(RateLimit())
     kinds = load_kinds()
     read = partial(load, args.config, partial(check_config, kinds=kinds))
     config = read()
     from ..supervisor import Supervisor
 
+    recorder = Recorder(Path(config.state_dir) / "flight")
+    logging.getLogger().addHandler(recorder)
     try:
-        Supervisor(config, kinds, read).run()
+        Supervisor(config, kinds, read, recorder).run()
     except OSError as e:
         logging.error("cannot start: %s", e)
         return 1

@@ -11,15 +11,10 @@ from collections.abc import Iterable, Sequence
 from .job import FINAL, Entry
 
 
-def ready(entries: Iterable[Entry]) -> list[Entry]:
-    """Those that could start now, best first."""
-    waiting = [e for e in entries if e.state == "accepted" and not e.waits_for_frame]
-    return sorted(waiting, key=lambda e: (-e.job.priority, e.job.received_at))
-
-
-def choose(entries: Iterable[Entry], stack: Sequence[Entry]) -> Entry | None:
+def choose(entries: Iterable[Entry], stack: Sequence[Entry], now: float) -> Entry | None:
     """The entry to hand to the worker now, given what it has in hand (the running one last), or None."""
-    best = next(iter(ready(entries)), None)
+    waiting = (e for e in entries if e not in stack and not e.held and not e.waits_for_frame and e.not_before <= now)
+    best = min(waiting, key=lambda e: (-e.job.priority, e.job.received_at), default=None)
     if best is None or (stack and best.job.priority <= stack[-1].job.priority):
         return None
     return best
@@ -38,7 +33,8 @@ def overdue(entries: Iterable[Entry], now: float) -> list[tuple[Entry, str]]:
     return late
 
 
-def next_due(entries: Iterable[Entry]) -> float | None:
-    """When `overdue` has to be asked again, at the latest."""
+def next_due(entries: Iterable[Entry], now: float) -> float | None:
+    """When `overdue` or `choose` has to be asked again, at the latest."""
     times = [t for e in entries if e.state not in FINAL for t in (e.job.deadline_at, e.job.start_by if not e.history else None)]
+    times += [e.not_before for e in entries if e.not_before > now]
     return min((t for t in times if t is not None), default=None)

@@ -14,17 +14,23 @@ import msgspec
 FINAL = ("done", "failed", "cancelled", "expired")
 
 TRANSITIONS: dict[str, tuple[str, ...]] = {
-    "accepted": ("running", *FINAL),
+    "accepted": ("running", "paused", *FINAL),
     "running": ("paused", "accepted", *FINAL),
     "paused": ("running", "accepted", *FINAL),
     **dict.fromkeys(FINAL, ()),
 }
-"""From each state, the states that may follow. Back to `accepted` only where a worker or the daemon died under the job."""
+"""From each state, the states that may follow.
+
+A job that waits is paused by an operator alone. Back to `accepted` where a worker died under it, or it is tried again.
+"""
+
+RETRIES = 4
+"""How often a job is tried again after a fault that may pass; the waits between add up to 7.5 s."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A request that was taken. Times are seconds of the wall clock (`*_at`), so that they survive a restart."""
+    """A request that was taken. Times (`*_at`) are seconds of gateway time (`daemon/clock.py`), which survives a restart."""
 
     id: str
     kind: str
@@ -47,7 +53,7 @@ class Job:
     durable: bool = True
 
 
-@dataclass
+@dataclass(eq=False)
 class Entry:
     """A job in the daemon's hands: where it stands now."""
 
@@ -67,7 +73,22 @@ class Entry:
     died_at: tuple[int, int] | None = None
     """Item and step at which the last one did."""
     cancelled: bool = False
+    cancel_reason: str | None = None
+    held: bool = False
+    """An operator paused it; it goes on when one says so."""
+    spent_ms: int = 0
+    """Run time of earlier runs that were laid aside."""
+    tries: int = 0
+    """Faults that it was tried again after."""
+    not_before: float = 0.0
+    """Gateway time before which it is not tried again."""
     history: list[str] = field(default_factory=list)
+
+    def try_again(self, now: float) -> bool:
+        """Notes a fault that may pass; whether there is another try, after twice the wait of the last one."""
+        self.tries += 1
+        self.not_before = now + 0.25 * 2**self.tries
+        return self.tries <= RETRIES
 
     def worker_died(self) -> bool:
         """Notes a death; whether the job is to be given up: twice at the same place is its fault, so is the fifth anywhere."""

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ...config.refusal import Refusal
-from .job import Entry, Job
+from .job import Entry
 
 
 def stamp(at: float) -> str:
@@ -32,15 +32,27 @@ def refused(job_id: str, kind: str, refusal: Refusal, now: float) -> dict[str, A
     return {"id": job_id, "kind": kind, "state": "failed", "time": stamp(now), "error": refusal.as_error()}
 
 
-def result(job: Job, state: str, now: float, facts: Mapping[str, Any], error: Refusal | None = None) -> dict[str, Any]:
-    """The one final reply of a job that was taken; `facts` is what the worker reports of the run."""
-    run_ms = facts.get("run_ms", 0)
+def result(
+    entry: Entry,
+    state: str,
+    wall: float,
+    waited_s: float,
+    facts: Mapping[str, Any],
+    error: Refusal | None = None,
+    synchronised: bool | None = None,
+) -> dict[str, Any]:
+    """The one final reply of a job that was taken; `facts` is what the worker reports of the run.
+
+    waited_s: since it was accepted. synchronised: whether the clock that `time` is from is disciplined; None: unknown.
+    """
+    job, run_ms = entry.job, entry.spent_ms + facts.get("run_ms", 0)
     out = {
         "id": job.id,
         "kind": job.kind,
         "state": state,
-        "time": stamp(now),
-        "queued_ms": max(0, round((now - job.received_at) * 1000) - run_ms),
+        "time": stamp(wall),
+        "clock": {True: "synchronised", False: "free-running", None: "unknown"}[synchronised],
+        "queued_ms": max(0, round(waited_s * 1000) - run_ms),
         "run_ms": run_ms,
         "model": facts.get("model"),
         "operating_point": facts.get("operating_point"),
@@ -54,6 +66,8 @@ def result(job: Job, state: str, now: float, facts: Mapping[str, Any], error: Re
         out["resumed_steps"] = facts["resumed_steps"]
     if error is not None:
         out["error"] = error.as_error()
+    elif entry.cancel_reason:
+        out["reason"] = entry.cancel_reason
     return out
 
 

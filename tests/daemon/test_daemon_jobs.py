@@ -175,7 +175,8 @@ def test_a_clean_stop_says_offline_and_keeps_what_waits(daemon):
 
 
 def test_the_worker_ends_with_its_supervisor(daemon):
-    worker = next(int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and _stat(p)[1] == daemon.process.pid)
+    daemon.wait_for("telemetry", lambda v: v["worker"]["ready"])
+    (worker,) = daemon.children("denoised-worker")
     daemon.kill()
     until = time.monotonic() + 20
     while (state := _stat(Path(f"/proc/{worker}"))[0]) not in ("gone", "Z") and time.monotonic() < until:
@@ -228,7 +229,7 @@ def half_way(daemon, name, count):
 def test_a_job_whose_worker_is_killed_goes_on_where_it_was_and_ends_in_the_same_bytes(careful):
     sha = undisturbed(careful, 60)
     half_way(careful, "w", 60)
-    worker = next(int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and _stat(p)[1] == careful.process.pid)
+    (worker,) = careful.children("denoised-worker")
     os.kill(worker, signal.SIGKILL)
     result = careful.result("w")
     assert result["artifacts"][0]["sha256"] == sha

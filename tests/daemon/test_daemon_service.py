@@ -139,7 +139,9 @@ def test_an_artifact_larger_than_the_broker_takes_holds_up_nothing_behind_it(mak
         assert daemon.result("next")["state"] == "done"
         assert daemon.all("jobs/big/artifact/x.txt") == []
         assert daemon.all("jobs/next/artifact/x.txt") != []
-        daemon.wait_for("telemetry", lambda v: v["outbox"] == {"waiting": 0, "too_large": 1})
+        daemon.wait_for(
+            "telemetry", lambda v: (v["outbox"]["waiting"]["result"], v["outbox"]["undeliverable"]) == (0, {"too-large": 1})
+        )
 
 
 def test_a_service_manager_that_is_gone_is_no_reason_to_end(make_daemon, tmp_path, monkeypatch):

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 
 import pytest
+from denoised.daemon.clock import Clock, Mark
 from denoised.daemon.core.job import Job
 from denoised.daemon.spool import Outgoing, Spool, SpoolError
 
@@ -24,13 +27,13 @@ def test_an_accepted_job_is_there_after_a_restart_with_every_field(path):
     spool = Spool(path)
     spool.accept([wanted], 1.0)
     spool.close()
-    assert Spool(path).unfinished() == [wanted]
+    assert Spool(path).unfinished() == [(wanted, "accepted")]
 
 
 def test_unfinished_jobs_come_back_in_the_order_in_which_they_came(path):
     spool = Spool(path)
     spool.accept([job("b", 2.0), job("c", 3.0), job("a", 1.0)], 3.0)
-    assert [j.id for j in spool.unfinished()] == ["a", "b", "c"]
+    assert [j.id for j, _ in spool.unfinished()] == ["a", "b", "c"]
 
 
 def test_result_and_messages_are_stored_together(path):
@@ -53,6 +56,7 @@ def test_what_is_acknowledged_leaves_the_outbox_and_the_rest_keeps_its_order(pat
     spool.finish("a", {"state": "done"}, [Outgoing(str(n), b"") for n in range(5)], 1.0)
     seqs = [seq for seq, _ in spool.outgoing(0, 10)]
     spool.sent(seqs[1:3])
+    spool.settle()
     assert [m.topic for _, m in spool.outgoing(0, 10)] == ["0", "3", "4"]
     assert [m.topic for _, m in spool.outgoing(seqs[3], 10)] == ["4"]
     assert spool.outbox_size() == 3
@@ -63,7 +67,7 @@ def test_the_same_id_twice_stores_neither(path):
     spool.accept([job("a")], 1.0)
     with pytest.raises(Exception, match="UNIQUE"):
         spool.accept([job("b"), job("a")], 1.0)
-    assert [j.id for j in spool.unfinished()] == ["a"]
+    assert [j.id for j, _ in spool.unfinished()] == ["a"]
 
 
 def test_forgetting_takes_old_results_and_never_a_job_that_waits(path):
@@ -71,10 +75,10 @@ def test_forgetting_takes_old_results_and_never_a_job_that_waits(path):
     spool.accept([job("old"), job("new"), job("waits")], 1.0)
     spool.finish("old", {"state": "done"}, [], 10.0)
     spool.finish("new", {"state": "done"}, [], 20.0)
-    assert spool.forget(15.0) == 1
+    spool.forget(15.0)
     assert spool.find("old") is None
     assert spool.find("new") is not None
-    assert [j.id for j in spool.unfinished()] == ["waits"]
+    assert [j.id for j, _ in spool.unfinished()] == ["waits"]
 
 
 def test_a_job_is_on_the_disk_when_accept_returns_even_if_the_process_is_killed_then(path):
@@ -85,7 +89,7 @@ def test_a_job_is_on_the_disk_when_accept_returns_even_if_the_process_is_killed_
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     assert subprocess.run([sys.executable, "-c", program], cwd=path.parent.parent).returncode == -signal.SIGKILL
-    assert [j.id for j in Spool(path).unfinished()] == ["a"]
+    assert [j.id for j, _ in Spool(path).unfinished()] == ["a"]
 
 
 def test_a_second_daemon_on_the_same_spool_is_told_so(path):
@@ -110,7 +114,7 @@ def test_a_disk_that_takes_nothing_is_a_spool_error_and_nothing_is_half_stored(p
         spool.accept([job("b")], 1.0)
     spool._db.execute("PRAGMA query_only = 0")
     spool.accept([job("c")], 1.0)
-    assert {j.id for j in spool.unfinished()} == {"a", "c"}
+    assert {j.id for j, _ in spool.unfinished()} == {"a", "c"}
 
 
 def test_a_folder_that_cannot_be_written_is_an_os_error(tmp_path):
@@ -141,7 +145,7 @@ def test_a_file_cut_short_is_set_aside_and_what_can_be_read_is_saved(full, share
     assert full.with_name("spool.damaged-1.db").exists()
     saved = spool.unfinished()
     assert len(saved) > 0
-    assert all(j.source == "x" * 800 for j in saved)
+    assert all(j.source == "x" * 800 for j, _ in saved)
     spool.accept([job("new")], 3.0)
     spool.close()
     assert Spool(full).damage is None
@@ -163,4 +167,75 @@ def test_a_file_that_is_no_database_never_stops_the_daemon(path, content):
     path.write_bytes(content)
     spool = Spool(path)
     spool.accept([job()], 1.0)
-    assert [j.id for j in spool.unfinished()] == ["a"]
+    assert [j.id for j, _ in spool.unfinished()] == ["a"]
+
+
+def test_a_marked_job_comes_back_with_its_mark_and_waits_no_more(path):
+    spool = Spool(path)
+    spool.accept([job("a", start_by=9.0), job("b", start_by=9.0)], 1.0)
+    spool.mark("a", "held")
+    spool.close()
+    assert [(j.id, j.start_by, state) for j, state in Spool(path).unfinished()] == [("a", None, "held"), ("b", 9.0, "accepted")]
+
+
+def test_sent_messages_cost_no_commit_and_are_gone_after_the_next_one(path):
+    spool = Spool(path)
+    spool.accept([job("a"), job("b")], 1.0)
+    spool.finish("a", {"state": "done"}, [Outgoing("t", b"1")], 1.0)
+    before = (path.parent / "spool.db-wal").stat().st_size
+    spool.sent([spool.outgoing(0, 1)[0][0]])
+    assert (path.parent / "spool.db-wal").stat().st_size == before
+    assert spool.outbox_size() == 0
+    spool.settle()
+    assert spool.outgoing(0, 10) == []
+    size = (path.parent / "spool.db-wal").stat().st_size
+    spool.settle()
+    spool.forget(0.5)
+    assert (path.parent / "spool.db-wal").stat().st_size == size, "nothing to do writes nothing"
+
+
+def flip(path, column, row_id):
+    """One bit of a stored blob, as a worn cell would: SQLite's own check does not see it."""
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        table, key = ("jobs", "id") if column in ("job", "result") else ("outbox", "topic")
+        (blob,) = db.execute(f"SELECT {column} FROM {table} WHERE {key} = ?", (row_id,)).fetchone()
+        flipped = blob[:9] + bytes([blob[9] ^ 4]) + blob[10:]
+        db.execute(f"UPDATE {table} SET {column} = ? WHERE {key} = ?", (flipped, row_id))
+        db.commit()
+
+
+def test_a_flipped_bit_in_a_request_is_never_another_job(path):
+    spool = Spool(path)
+    spool.accept([job("a"), job("b")], 1.0)
+    spool.close()
+    flip(path, "job", "a")
+    spool = Spool(path)
+    assert spool.unreadable == ["a"]
+    assert "1 accepted requests were damaged" in (spool.damage or "")
+    assert [j.id for j, _ in spool.unfinished()] == ["b"]
+    spool.finish("a", {"state": "failed"}, [], 2.0)
+    spool.close()
+    assert Spool(path).damage is None
+
+
+def test_a_flipped_bit_in_a_reply_is_made_good_from_the_result_and_never_published(path):
+    spool = Spool(path)
+    spool.accept([job("a")], 1.0)
+    spool.finish("a", {"state": "done", "n": 12}, [Outgoing("t", b'{"state":"done","n":12}', result_of="a")], 1.0)
+    spool.finish("a", {"state": "done", "n": 12}, [Outgoing("plc", b"1234567")], 1.0)
+    spool.close()
+    for topic in ("t", "plc"):
+        flip(path, "payload", topic)
+    spool = Spool(path)
+    assert [(m.topic, m.payload) for _, m in spool.outgoing(0, 9)] == [("t", b'{"state":"done","n":12}')]
+    assert "1 stored replies" in (spool.damage or "")
+
+
+def test_gateway_time_goes_on_after_a_restart(path):
+    spool = Spool(path)
+    spool.clock = Clock(Mark(5000.0, 1.0, 0.0, "another boot"))  # the wall clock was at 1970, then it was set
+    first = spool.clock.now()
+    spool.accept([job()], 1.0)
+    spool.close()
+    again = Spool(path).clock.now()
+    assert first <= again < first + 60

@@ -182,7 +182,7 @@ def test_events_and_results_in_the_docs_have_the_fields_that_are_sent(site: Site
     sent["running"] = reply.event(entry, 0.0)
     entry.move("paused", "preempted")
     sent["paused"] = reply.event(entry, 0.0)
-    sent["done"] = reply.result(job, "done", 0.0, {})
+    sent["done"] = reply.result(entry, "done", 0.0, 0.0, {})
     shown = {e["state"]: e for e in json_of_plc() if e.get("state") in sent and "kind" in e}
     assert {state: list(e) for state, e in shown.items()} == {state: list(e) for state, e in sent.items()}
 
@@ -201,7 +201,7 @@ def test_the_trigger_in_the_docs_makes_a_job_of_the_message_in_the_docs(tmp_path
     message, answer = json_of_plc()[:2]
     assert triggers.fires(trigger.when, message)
     job = accept(trigger.kind, triggers.request(trigger, message), site)
-    final = reply.result(job, "done", 0.0, {"run_ms": 200, "output": {"items": [{}]}})
+    final = reply.result(Entry(job), "done", 0.0, 0.0, {"run_ms": 200, "output": {"items": [{}]}})
     assert trigger.reply and reply.plc(final, trigger.reply.form) == answer
 
 

@@ -13,26 +13,44 @@ def entry(name, priority=4, at=0.0, state="accepted", **more):
 
 def test_higher_priority_first_then_first_come():
     waiting = [entry("late", at=2), entry("early", at=1), entry("urgent", priority=7, at=3)]
-    assert [e.job.id for e in dispatch.ready(waiting)] == ["urgent", "early", "late"]
+    chosen = []
+    while (first := dispatch.choose(waiting, [], 9.0)) is not None:
+        chosen.append(first.job.id)
+        waiting.remove(first)
+    assert chosen == ["urgent", "early", "late"]
 
 
 def test_a_job_that_waits_for_its_frame_does_not_hold_up_the_next():
     first, second = entry("a", at=1), entry("b", at=2)
     first.waits_for_frame = True
-    assert dispatch.choose([first, second], []) is second
+    assert dispatch.choose([first, second], [], 0.0) is second
 
 
 @pytest.mark.parametrize(("priority", "chosen"), [(3, False), (4, False), (5, True)])
 def test_only_a_higher_priority_preempts_the_running_job(priority, chosen):
     running = entry("r", state="running")
-    assert (dispatch.choose([running, entry("n", priority)], [running]) is not None) is chosen
+    assert (dispatch.choose([running, entry("n", priority)], [running], 0.0) is not None) is chosen
+
+
+def test_a_job_that_an_operator_paused_or_that_is_tried_again_later_does_not_start():
+    held, later, other = [entry(name, at=float(at)) for at, name in enumerate("hlo")]
+    held.held, later.not_before = True, 5.0
+    assert dispatch.choose([held, later, other], [], 4.0) is other
+    assert dispatch.choose([held, later, other], [], 5.0) is later
+    assert dispatch.next_due([held, later, other], 4.0) == 5.0
+
+
+def test_a_fault_that_may_pass_is_met_with_longer_and_longer_waits_and_then_given_up():
+    unlucky = entry("u")
+    tries = [(unlucky.try_again(100.0), unlucky.not_before - 100.0) for _ in range(5)]
+    assert tries == [(True, 0.5), (True, 1.0), (True, 2.0), (True, 4.0), (False, 8.0)]
 
 
 def test_deadline_and_expiry_end_a_job_that_waits():
     late, expired, fine = entry("d", deadline_at=5.0), entry("e", start_by=5.0), entry("f", deadline_at=9.0)
     assert [e.job.id for e, _ in dispatch.overdue([late, expired, fine], 5.0)] == ["d", "e"]
-    assert dispatch.next_due([late, fine]) == 5.0
-    assert dispatch.next_due([entry("x")]) is None
+    assert dispatch.next_due([late, fine], 0.0) == 5.0
+    assert dispatch.next_due([entry("x")], 0.0) is None
 
 
 def test_message_expiry_bounds_the_wait_and_not_the_run():
