@@ -193,6 +193,10 @@ class Bus:
                 self._client.unsubscribe(sorted(gone))
             self._subscribe()
 
+    def calm(self) -> None:
+        """Another client uses our id: if it takes this connection away, the next one waits long."""
+        self._backoff.calm()
+
     def _subscribe(self) -> None:
         wanted: list[tuple[str, Any]] = []
         for s in self._subscriptions:

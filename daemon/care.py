@@ -90,6 +90,8 @@ class Care:
             self._worker.kill()
         elif verdict == "kill":
             log.error("the worker holds %.0f MB, more than half again of %.0f MB, and is ended", worker.rss_mb, self._limit_mb)
+            for entry in self._desk.stack[-1:]:
+                entry.outgrew += 1
             self._worker.kill()
         elif verdict == "renew":
             self._renew(f"holds {worker.rss_mb:.0f} MB, more than {self._limit_mb:.0f} MB")

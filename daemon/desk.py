@@ -294,6 +294,8 @@ class Desk:
         if self.stack and self.stack[-1].worker_died():
             guilty = self.stack.pop()
             why = f"{guilty.deaths} workers died under this job ({how})"
+            if guilty.outgrew:
+                why += "; it needs more memory than engine.memory_limit_mb allows"
             self._finish(guilty, "failed", {}, now, Refusal("engine", why))
         self.worker_restarted(now, how)
 

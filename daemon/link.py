@@ -141,7 +141,9 @@ class Link:
         self.restart_at: float | None = 0.0
         self.heard_at = 0.0
         """When the child last said something, or was last given something to do; monotonic seconds."""
-        self._deaths = 0
+        self.deaths = 0
+        """In a row, since it last did a whole piece of work."""
+        self.last_death = ""
 
     def watched(self) -> tuple[Any, int] | None:
         """See `Watched`."""
@@ -183,15 +185,16 @@ class Link:
 
     def proved_itself(self) -> None:
         """The child did a whole piece of work: the next death is met without delay again."""
-        self._deaths = 0
+        self.deaths = 0
 
     def died(self, now: float) -> str:
         """Cleans up after a death; in words how it died. `restart_at` says when to start again."""
         code = self.stop()
-        self._deaths += 1
-        self.restart_at = now + delay(self._deaths)
+        self.deaths += 1
+        self.restart_at = now + delay(self.deaths)
         how = "nobody knows how" if code is None else f"killed by signal {-code}" if code < 0 else f"exit status {code}"
         log.error("%s died (%s), starts again in %.1f s", self._module, how, self.restart_at - now)
+        self.last_death = how
         return how
 
     def kill(self) -> None:

@@ -51,6 +51,7 @@ _PARK_PATIENCE = 5.0
 """Seconds that a worker may take for the step it is in when it is asked to end."""
 _REMEMBER_S = 7 * 86400.0
 """How long the spool remembers the result of an id, at least."""
+_NAMESAKE_S = 300.0
 _MOST_WAITING = 20_000
 """Messages that have come and are not read yet; of more, those of QoS 0 are dropped and counted."""
 
@@ -90,7 +91,9 @@ class Supervisor:
         self._last_reload: str | None = None
         self._birth: dict[str, Any] = {}
         self._denied: tuple[str, ...] = ()
+        self._was_online = self._is_back = False
         self._twin: str | None = None
+        self._twin_until = 0.0
         self._flooded = 0
 
     def run(self) -> None:
@@ -188,12 +191,12 @@ class Supervisor:
                 self._connected(event)
             elif isinstance(event, Disconnected):
                 if event.taken_over:
-                    self._twin = event.reason
+                    self._namesake(event.reason)
                 self._say_status(f"no broker: {event.reason}")
             else:
                 self._reload()
         if requests:
-            self._disk.look()
+            self._check_disk()
             self._reception.take(requests, now)
 
     def _hear_child(self, link: Link) -> None:
@@ -238,7 +241,7 @@ class Supervisor:
         measured["dropped_inputs"] = self._flooded
         self._outbox.telemetry(f"{self._config.base}/telemetry", msgspec.json.encode(measured))
 
-    def _check(self) -> None:
+    def _check_disk(self) -> None:
         before = self._disk.full
         self._disk.look()
         if self._disk.full and not before:
@@ -246,6 +249,9 @@ class Supervisor:
             self._fault(f"the disk is full: {self._disk.full}")
         elif before and not self._disk.full:
             log.info("there is room on the disk again")
+
+    def _check(self) -> None:
+        self._check_disk()
         self._care.check(time.monotonic())
         if self._care.hangs:
             self._fault("the worker hangs")
@@ -279,8 +285,7 @@ class Supervisor:
     # ---- the bus --------------------------------------------------------------------------------------------------
 
     def _connected(self, event: Connected) -> None:
-        self._denied, self._twin = event.refused, None
-        self._birth = {}
+        self._denied, self._birth, self._is_back = event.refused, {}, self._was_online
         self._tell_problems()
         self._outbox.wake()
         if event.refused:
@@ -293,11 +298,13 @@ class Supervisor:
         if not self._bus.connected:
             return
         broker = [f"the broker does not allow us {topic}" for topic in self._denied]
+        self._twin = self._twin if time.monotonic() < self._twin_until else None
         problems = self._telemetry.problems([*broker, *([self._twin] if self._twin else [])])
         birth = self._telemetry.birth(self._config, self._kinds, self._reception.site, problems)
         if birth != self._birth:
             mid = self._bus.publish(f"{self._config.base}/status", msgspec.json.encode(birth), retain=True)
             self._birth = birth if mid is not None else {}
+            self._was_online = True
 
     def _hear_status(self, message: Message) -> None:
         """Our own retained status, as others see it: a will that came late is put right, a namesake is named."""
@@ -307,13 +314,19 @@ class Supervisor:
             state, instance = said["state"], said.get("instance")
         except (msgspec.MsgspecError, KeyError, TypeError, AttributeError):
             state, instance = "not ours", None
-        if message.retained or instance == INSTANCE or not self._birth:
+        if instance == INSTANCE:
             return
-        if state == "online":
-            self._twin = f"another denoised says that it is '{self._config.base}': give each gateway its own gateway.id"
-            log.error("%s", self._twin)
-        else:
+        if state == "online" and (self._is_back or not message.retained):  # else it is who we were before this start
+            self._namesake(f"another denoised says that it is '{self._config.base}': give each gateway its own gateway.id")
+        elif not message.retained:
             self._birth = {}
+
+    def _namesake(self, why: str) -> None:
+        """Somebody else is us: named for some minutes after it was last seen, and not fought."""
+        if self._twin is None:
+            log.error("%s", why)
+        self._twin, self._twin_until = why, time.monotonic() + _NAMESAKE_S
+        self._bus.calm()
 
     def _post(self, event: BusEvent) -> None:
         """Called in paho's thread."""
@@ -336,7 +349,7 @@ class Supervisor:
         triggers = {t.topic for t in self._config.triggers.values()}
         return [
             *(Subscription(f) for f in (*(f"{base}/jobs/+/{verb}" for verb in verbs), *sorted(triggers))),
-            Subscription(f"{base}/status"),
+            Subscription(f"{base}/status", command=False),
             *(Subscription(t, qos=0) for t in self._groups.topics),
         ]
 
@@ -383,6 +396,7 @@ class Supervisor:
         self._desk.config = self._reception.config = self._config
         self._reception.site = site_of(self._config, models)
         self._disk.min_free_mb = self._config.queue.min_free_mb
+        self._check_disk()
         self._worker.setup = self._cameras.setup = setup
         self._renew_worker("has a new configuration")
         self._cameras.stop()

@@ -23,6 +23,7 @@ from .link import Link, Nursery
 INSTANCE = secrets.token_hex(4)
 """Tells this run of the daemon from any other of the same name."""
 _DAY = 86400.0
+_CRASH_LOOP = 3
 
 
 class Telemetry:
@@ -56,6 +57,9 @@ class Telemetry:
     def problems(self, broker: list[str]) -> list[dict[str, str]]:
         """What a person should look at, with the code of the contract that jobs meet meanwhile, where they do."""
         found = [{"code": "engine", "about": name, "message": why} for name, why in sorted(self._desk.faults.items())]
+        if self._worker.deaths >= _CRASH_LOOP:
+            why = f"the worker died {self._worker.deaths} times in a row ({self._worker.last_death}); jobs wait for it"
+            found.append({"code": "engine", "about": "worker", "message": why})
         if self._disk.full:
             found.append({"code": "storage", "about": "disk", "message": self._disk.full})
         return found + [{"code": "broker", "about": "mqtt", "message": why} for why in broker]

@@ -20,7 +20,9 @@ VERBS = {
     "check": (".check", "every error in a configuration, without starting anything"),
     "schema": (".schema", "the JSON Schema of the configuration, for editors"),
     "submit": (".submit", "send a job to a running daemon and save what it makes"),
+    "job": (".job", "cancel, pause or resume a job of a running daemon"),
     "status": (".status", "one look at a running daemon"),
+    "flight": (".flight", "what led to the last fault, from the flight recorder"),
     "models": (".models", "the model bundles of this gateway"),
     "demo": ("...demo.command", "the main job on this machine with nothing else set up, in about a minute"),
 }

@@ -46,15 +46,21 @@ def _words(base: str, seen: dict[str, Any]) -> str:
     if birth["state"] != "online":
         return f"{base}: {birth['state']}"
     lines = [f"{base}: online since {birth['started']}, version {birth['version']}, {birth['board']}"]
+    lines += [f"  PROBLEM {p['about']}: {p['message']}" for p in birth["problems"]]
     lines += [f"  model   {m['name']} {m['version']} ({m['kind']})" for m in birth["models"]]
     if now is None:
         return "\n".join([*lines, "  no telemetry yet"])
     queue, memory = now["queue"], now["memory_mb"]
     running = ", ".join(f"{j['id']} ({j['kind']}, {j['state']})" for j in now["running"]) or "nothing"
     lines.append(f"  running {running}")
-    lines.append(f"  queue   {queue['jobs']} of {queue['max_jobs']} jobs, {now['outbox']['waiting']} messages to deliver")
+    waiting = sum(now["outbox"]["waiting"].values())
+    lines.append(f"  queue   {queue['jobs']} of {queue['max_jobs']} jobs, {waiting} messages to deliver")
     lines.append("  jobs    " + (", ".join(f"{n} {state}" for state, n in now["jobs"].items()) or "none yet"))
-    lines.append(f"  memory  supervisor {memory['supervisor']} MB, worker {memory['worker']} MB")
+    worker, opens = now["worker"], f" ({now['worker']['opens']})" if now["worker"]["opens"] else ""
+    lines.append(f"  worker  {worker['state']}{opens}, {worker['backend']}, {', '.join(worker.get('providers', ()))}")
+    lines.append("  memory  " + ", ".join(f"{name} {mb} MB" for name, mb in memory.items() if mb is not None))
+    disk = now["disk"]
+    lines.append(f"  disk    {disk['free_mb']} MB free, {disk['written_mb_per_day']} MB written a day; clock {now['clock']}")
     lines += [f"  temp    {zone} {temp:.1f} C" for zone, temp in now["temps_c"].items()]
     lines.append(f"  note    {now['note']}")
     return "\n".join(lines)

@@ -72,6 +72,8 @@ class Entry:
     """Workers that died under it."""
     died_at: tuple[int, int] | None = None
     """Item and step at which the last one did."""
+    outgrew: int = 0
+    """Workers that were ended under it because they held too much memory."""
     cancelled: bool = False
     cancel_reason: str | None = None
     held: bool = False
@@ -91,11 +93,14 @@ class Entry:
         return self.tries <= RETRIES
 
     def worker_died(self) -> bool:
-        """Notes a death; whether the job is to be given up: twice at the same place is its fault, so is the fifth anywhere."""
+        """Notes a death; whether the job is to be given up.
+
+        Twice at the same place is its fault, so is twice for its memory, and so is the fifth anywhere.
+        """
         place = (self.item, self.step)
         again, self.died_at = place == self.died_at, place
         self.deaths += 1
-        return again or self.deaths >= 5
+        return again or self.outgrew >= 2 or self.deaths >= 5
 
     def move(self, state: str, reason: str | None = None) -> None:
         """To a state that the table allows."""

@@ -35,6 +35,10 @@ class Backoff:
         """The broker took us."""
         self._since = now
 
+    def calm(self) -> None:
+        """Somebody else uses our id: the connection that we have may be theirs to take, and is not taken back at once."""
+        self._longest = LONGEST
+
     def failed(self) -> float:
         """There was no connection to be had; the longest wait before the next try."""
         self._short_lives = 0

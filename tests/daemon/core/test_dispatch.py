@@ -33,11 +33,11 @@ def test_only_a_higher_priority_preempts_the_running_job(priority, chosen):
 
 
 def test_a_job_that_an_operator_paused_or_that_is_tried_again_later_does_not_start():
-    held, later, other = [entry(name, at=float(at)) for at, name in enumerate("hlo")]
-    held.held, later.not_before = True, 5.0
-    assert dispatch.choose([held, later, other], [], 4.0) is other
-    assert dispatch.choose([held, later, other], [], 5.0) is later
-    assert dispatch.next_due([held, later, other], 4.0) == 5.0
+    waiting = [entry("held", at=1), entry("later", at=2), entry("other", at=3)]
+    waiting[0].held, waiting[1].not_before = True, 5.0
+    assert dispatch.choose(waiting, [], 4.0) is waiting[2]
+    assert dispatch.choose(waiting, [], 5.0) is waiting[1]
+    assert dispatch.next_due(waiting, 4.0) == 5.0
 
 
 def test_a_fault_that_may_pass_is_met_with_longer_and_longer_waits_and_then_given_up():

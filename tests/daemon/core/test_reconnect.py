@@ -51,3 +51,10 @@ def test_a_broker_that_goes_away_in_between_is_no_takeover():
 def test_a_broker_that_refuses_us_is_no_takeover():
     backoff = Backoff()
     assert not any(backoff.lost(float(n)).taken_over for n in range(9))
+
+
+def test_who_knows_of_a_namesake_does_not_fight_for_the_connection():
+    backoff = Backoff()
+    backoff.connected(0.0)
+    backoff.calm()
+    assert backoff.lost(3.0).longest == LONGEST

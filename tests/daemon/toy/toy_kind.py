@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Annotated
 
+from denoised.engines.engine import EngineRunError
 from denoised.plugins.kind import Artifact, Outcome, Problem
 from msgspec import Meta
 
@@ -16,8 +17,13 @@ from msgspec import Meta
 class Params:
     count: Annotated[int, Meta(ge=1, le=10_000)] = 1
     die: str | None = None
+    hold_mb: Annotated[int, Meta(ge=0, le=4096)] = 0
     camera: str | None = None
     model: str | None = None
+
+
+HELD = []
+"""What the kind leaks."""
 
 
 class Toy:
@@ -42,11 +48,18 @@ class Toy:
         if task.frame:
             lines.append(task.frame.read_bytes().hex())
         for item in range(params.count):
-            if params.die == "always" or (params.die == "once" and not os.path.exists(f"/tmp/toy-{task.id}")):
-                open(f"/tmp/toy-{task.id}", "w").close()
+            if params.hold_mb and item == params.count // 2:
+                HELD.append(b"x" * (params.hold_mb << 20))
+            if params.die == "always" or (params.die == "once" and not os.path.exists(f"{task.folder.parent}/toy-{task.id}")):
+                open(f"{task.folder.parent}/toy-{task.id}", "w").close()
                 os.kill(os.getpid(), signal.SIGKILL)
             if params.die == "hang":
                 time.sleep(3600)
+            if params.die == "engine" or (
+                params.die == "engine-once" and not os.path.exists(f"{task.folder.parent}/toy-{task.id}")
+            ):
+                open(f"{task.folder.parent}/toy-{task.id}", "w").close()
+                raise EngineRunError("a call that failed")
             if params.die == "raise":
                 raise RuntimeError("a bug in work")
             x = yield Problem(noise.batch(task.seed, [item], 0, (256,)), {}, (item,))
