@@ -22,7 +22,7 @@ class Params:
     model: str | None = None
 
 
-HELD = []
+HELD: list[bytes] = []
 """What the kind leaks."""
 
 
