@@ -121,9 +121,7 @@ FAULTS: dict[str, Fault] = {
     "the supervisor is killed at a delivery": Fault(_kill_at("arrived"), _disarm_and_start, (0.5, 1.0)),
     "the daemon is stopped and started": Fault(lambda plant, rng: plant.stop(), _start, (0.0, 0.5)),
     "the config is reloaded": Fault(_reload),
-    "the broker is killed": Fault(
-        lambda plant, rng: plant.kill_broker(), lambda plant, rng: plant.start_broker(), (0.0, 1.5)
-    ),
+    "the broker is killed": Fault(lambda plant, rng: plant.kill_broker(), lambda plant, rng: plant.start_broker(), (0.0, 1.5)),
     "the power is cut": Fault(_all_dead, _all_up, (0.0, 0.5)),
     "the connection is cut": Fault(_cut),
     "the connection is cut at a PUBACK": Fault(_cut_at("puback")),
@@ -131,9 +129,7 @@ FAULTS: dict[str, Fault] = {
     "the connection is half open": Fault(_swallow, _heal_half_open, (0.3, 2.0)),
     "the network is slow": Fault(_slow, _heal_proxy, (0.5, 2.5)),
     "the disk is full": Fault(_full, _room, (0.3, 1.5), needs_disk=True),
-    "the disk fails": Fault(
-        lambda plant, rng: plant.limit_files(0), lambda plant, rng: plant.limit_files(None), (0.3, 1.0)
-    ),
+    "the disk fails": Fault(lambda plant, rng: plant.limit_files(0), lambda plant, rng: plant.limit_files(None), (0.3, 1.0)),
     "the clock jumps": Fault(lambda plant, rng: plant.set_clock(rng.choice([-86400.0, -3600.0, 0.0, 3600.0, 86400.0]))),
 }
 """Name -> fault."""

@@ -65,7 +65,10 @@ class Record:
         with self._lock:
             if packet.kind == PUBLISH:
                 message = read(packet, connection.version)
-                moment = self._asks(connection, message) if way == DOWN else self._says(connection, message)
+                if way == DOWN:
+                    self._asks(connection, message)
+                else:
+                    moment = self._says(connection, message)
             elif packet.kind == PUBACK:
                 moment = self._takes(connection, packet.mid) if way == UP else self._arrives(connection, packet.mid)
         if moment and (action := self.armed.pop(moment, None)):

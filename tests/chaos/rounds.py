@@ -7,11 +7,12 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from denoised.tests.chaos.faults import FAULTS, deal
+from denoised.tests.chaos.faults import FAULTS, Act, deal
 from denoised.tests.chaos.plant import PATIENCE, Plant
 
 JOBS, FLOOD, SPAN = 8, 50, 2.5
@@ -66,26 +67,23 @@ def _damage(plant: Plant, made: Round) -> _Steps:
     steps: _Steps = []
     for name in made.dealt:
         fault, at = FAULTS[name], made.rng.uniform(0.0, SPAN)
-
-        def begin(name: str = name) -> None:
-            made.note(name)
-            FAULTS[name].begin(plant, made.rng)
-
-        def end(name: str = name) -> None:
-            FAULTS[name].end(plant, made.rng)  # type: ignore[misc]  # it is only asked for where there is one
-            made.note(f"  over: {name}")
-
-        steps.append((at, begin))
+        steps.append((at, partial(_act, plant, made, fault.begin, name)))
         if fault.end:
-            steps.append((at + made.rng.uniform(*fault.lasts), end))
+            steps.append((at + made.rng.uniform(*fault.lasts), partial(_act, plant, made, fault.end, f"  over: {name}")))
     return steps
 
 
+def _act(plant: Plant, made: Round, act: Act, what: str) -> None:
+    made.note(what)
+    act(plant, made.rng)
+
+
 def _traffic(plant: Plant, made: Round) -> _Steps:
-    rng, steps, send = made.rng, [], plant.requester.send
+    rng, send = made.rng, plant.requester.send
+    steps: _Steps = []
 
     def submit(body: dict[str, Any], retain: bool = False) -> Callable[[], None]:
-        return lambda: plant.requester.submit(body, retain)
+        return partial(plant.requester.submit, body, retain)
 
     for n in range(JOBS):
         job_id = f"{made.name}-{n}"
@@ -96,7 +94,7 @@ def _traffic(plant: Plant, made: Round) -> _Steps:
             steps.append((rng.uniform(at, SPAN), submit(body)))
         if rng.random() < 0.2:
             made.cancelled.add(job_id)
-            steps.append((rng.uniform(at, SPAN), lambda job_id=job_id: send(f"jobs/{job_id}/cancel", b"")))
+            steps.append((rng.uniform(at, SPAN), partial(send, f"jobs/{job_id}/cancel", b"")))
     # Other content under an id that is taken.
     steps.append((SPAN, submit({**made.requests[f"{made.name}-0"], "params": {"count": 2}})))
     if rng.random() < 0.4:
@@ -108,9 +106,9 @@ def _traffic(plant: Plant, made: Round) -> _Steps:
     made.retained.append(f"{made.name}-retained")
     at = rng.uniform(0.0, SPAN)
     steps.append((at, submit({"id": made.retained[0], "params": {}}, retain=True)))
-    steps.append((rng.uniform(at, SPAN), lambda: send("jobs/toy/submit", b"", retain=True)))
+    steps.append((rng.uniform(at, SPAN), partial(send, "jobs/toy/submit", b"", retain=True)))
     for _ in range(10):
-        steps.append((rng.uniform(0.0, SPAN), lambda topic=rng.choice(_TOPICS), body=_garbage(rng): send(topic, body)))
+        steps.append((rng.uniform(0.0, SPAN), partial(send, rng.choice(_TOPICS), _garbage(rng))))
     return steps
 
 
