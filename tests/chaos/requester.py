@@ -26,7 +26,7 @@ class Requester:
         self._waiting: dict[int, str] = {}
         self.taken: set[str] = set()
         """The ids whose request the broker acknowledged, since `forget`."""
-        self.results: dict[str, list[dict[str, Any]]] = {}
+        self.results: dict[str, list[Any]] = {}
         """Every message on an id's result topic, as the plant saw them."""
         self._closed = False
         threading.Thread(target=self._run, daemon=True).start()

@@ -48,16 +48,20 @@ def request(rng: Random, job_id: str, count: int) -> dict[str, Any]:
     return body
 
 
-def play(plant: Plant, seed: int, number: int) -> Round:
-    """Sends and breaks, for a few seconds; ends with everything healed."""
+def plan(plant: Plant, seed: int, number: int) -> Round:
+    """Which faults meet this round."""
     names = [n for n, fault in FAULTS.items() if not fault.needs_disk or (plant.disk and plant.disk.can_be_filled)]
-    made = Round(f"s{seed}r{number}", Random(f"{seed}-round-{number}"), deal(seed, number, names), began=time.monotonic())
+    return Round(f"s{seed}r{number}", Random(f"{seed}-round-{number}"), deal(seed, number, names))
+
+
+def play(plant: Plant, made: Round) -> None:
+    """Sends and breaks, for a few seconds; ends with everything healed."""
+    made.began = time.monotonic()
     for at, act in sorted([*_traffic(plant, made), *_damage(plant, made)], key=lambda step: step[0]):
         time.sleep(max(0.0, made.began + at - time.monotonic()))
         act()
     plant.heal()
     made.note("everything is healed")
-    return made
 
 
 _Steps = list[tuple[float, Callable[[], None]]]
@@ -95,8 +99,7 @@ def _traffic(plant: Plant, made: Round) -> _Steps:
         if rng.random() < 0.2:
             made.cancelled.add(job_id)
             steps.append((rng.uniform(at, SPAN), partial(send, f"jobs/{job_id}/cancel", b"")))
-    # Other content under an id that is taken.
-    steps.append((SPAN, submit({**made.requests[f"{made.name}-0"], "params": {"count": 2}})))
+    steps.append((SPAN, partial(_conflict, plant, made.requests[f"{made.name}-0"])))
     if rng.random() < 0.4:
         at = rng.uniform(0.0, SPAN)
         for n in range(FLOOD):
@@ -110,6 +113,12 @@ def _traffic(plant: Plant, made: Round) -> _Steps:
     for _ in range(10):
         steps.append((rng.uniform(0.0, SPAN), partial(send, rng.choice(_TOPICS), _garbage(rng))))
     return steps
+
+
+def _conflict(plant: Plant, body: dict[str, Any]) -> None:
+    """Other content under an id that is taken; under one that is not, it would be a lawful job."""
+    if plant.record.known(body["id"]).accepted:
+        plant.requester.submit({**body, "params": {"count": 2}})
 
 
 _TOPICS = ("jobs/toy/submit", "jobs/nothing/submit", "jobs//submit", "jobs/../cancel", "jobs/nobody/cancel", "jobs/%/submit")
@@ -163,7 +172,7 @@ def settle(plant: Plant, made: Round, calm: dict[tuple[int, int], str]) -> None:
 
 def _heard(plant: Plant, job_id: str) -> list[dict[str, Any]]:
     """The results of this id that the requester saw; refusals come before the request is taken."""
-    return [r for r in plant.requester.results.get(job_id, []) if "run_ms" in r]
+    return [r for r in plant.requester.results.get(job_id, []) if isinstance(r, dict) and "run_ms" in r]
 
 
 def _check(plant: Plant, made: Round, job_id: str, body: dict[str, Any], calm: dict[tuple[int, int], str]) -> None:

@@ -13,7 +13,7 @@ from collections import Counter
 import pytest
 from denoised.demo.broker import find_mosquitto
 from denoised.tests.chaos.plant import Plant
-from denoised.tests.chaos.rounds import COUNTS, play, settle
+from denoised.tests.chaos.rounds import COUNTS, plan, play, settle
 
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "4"))
@@ -62,15 +62,19 @@ def chaos(tmp_path_factory, toy_models):
 @pytest.mark.parametrize("number", NUMBERS)
 def test_whatever_fails_each_job_has_one_result_and_its_own_bytes(chaos, number):
     plant = chaos.fresh()
-    made = None
+    made, before = plan(plant, SEED, number), len(plant.logged())
+    why = ""
     try:
-        made = play(plant, SEED, number)
+        play(plant, made)
         settle(plant, made, chaos.calm)
     except AssertionError as e:
-        story, log = "\n".join(made.story if made else []), plant.logged()[-4000:]
-        chaos.close()
+        story, log = "\n".join(made.story), plant.logged()[before:][-6000:]
         again = f"make chaos CHAOS_SEED={SEED} CHAOS_ROUND={number}"
-        pytest.fail(f"{e}\n\nplay it again: {again}\nthe round:\n{story}\nthe daemon:\n{log}", pytrace=False)
-    states = Counter(plant.record.known(i).result["state"] for i in made.requests)
-    resumed = sum("resumed_steps" in plant.record.known(i).result for i in made.requests)
-    print(f"{made.name}: {dict(states)}, {resumed} resumed; {'; '.join(made.dealt)}")
+        why = f"{e}\n\nplay it again: {again}\nthe round:\n{story}\nthe daemon:\n{log}"
+        chaos.close()
+    if why:  # outside of the except block, which pytest would tell about once more
+        pytest.fail(why, pytrace=False)
+    results = [plant.record.known(i).result for i in made.requests]
+    resumed = sum("resumed_steps" in result for result in results)
+    states = dict(Counter(result["state"] for result in results))
+    print(f"{made.name}: {states}, {resumed} resumed; {'; '.join(made.dealt)}")
