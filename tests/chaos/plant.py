@@ -11,10 +11,11 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 from denoised.demo.broker import Broker
@@ -26,7 +27,7 @@ HERE = Path(__file__).parent
 KEEPALIVE = 2.0
 PATIENCE = 60.0
 """Seconds that anything may take on a busy machine before the test fails; nothing waits for it to pass."""
-_DISK_MB = 24
+_DISK_MB = 96
 
 
 class Disk:
@@ -117,12 +118,18 @@ class Plant:
         if self.running:
             return
         self._ending = False
-        toy = HERE.parent / "daemon" / "toy"
-        env = {**os.environ, "PYTHONPATH": f"{HERE / 'clock'}:{toy}", "PYTHONUNBUFFERED": "1"}
+        path = [str(HERE / "clock"), str(HERE.parent / "daemon" / "toy"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        env = {**os.environ, "PYTHONPATH": ":".join(path), "PYTHONUNBUFFERED": "1"}
         env |= {"CHAOS_CLOCK": str(self._clock_file), "CHAOS_TAG": self.id}
         command = [sys.executable, "-m", "denoised", "run", "--config", str(self._config)]
-        with (self._folder / "daemon.log").open("ab") as log:
-            self.daemon = subprocess.Popen(command, stdout=log, stderr=log, env=env, cwd=self._folder)
+        self.daemon = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, cwd=self._folder)
+        threading.Thread(target=self._keep_log, args=(self.daemon.stdout,), daemon=True).start()
+
+    def _keep_log(self, words: IO[bytes]) -> None:
+        """Through a pipe, as to a journal: a disk that fails shall not take the words about it."""
+        with words, (self._folder / "daemon.log").open("ab", buffering=0) as log:
+            while data := words.read1(65536):  # type: ignore[attr-defined]
+                log.write(data)
 
     @property
     def running(self) -> bool:
@@ -131,7 +138,8 @@ class Plant:
 
     def logged(self) -> str:
         """Everything that the daemon has logged."""
-        return (self._folder / "daemon.log").read_text(errors="replace")
+        file = self._folder / "daemon.log"
+        return file.read_text(errors="replace") if file.exists() else ""
 
     def children(self) -> list[int]:
         """Every process below the supervisor, however deep, those that have no children last."""

@@ -29,6 +29,7 @@ class Round:
     dealt: list[str]
     requests: dict[str, dict[str, Any]] = field(default_factory=dict)
     cancelled: set[str] = field(default_factory=set)
+    paused: set[str] = field(default_factory=set)
     retained: list[str] = field(default_factory=list)
     story: list[str] = field(default_factory=list)
     began: float = 0.0
@@ -99,6 +100,9 @@ def _traffic(plant: Plant, made: Round) -> _Steps:
         if rng.random() < 0.2:
             made.cancelled.add(job_id)
             steps.append((rng.uniform(at, SPAN), partial(send, f"jobs/{job_id}/cancel", b"")))
+        elif rng.random() < 0.2:  # until it settles
+            made.paused.add(job_id)
+            steps.append((rng.uniform(at, SPAN), partial(send, f"jobs/{job_id}/pause", b"")))
     steps.append((SPAN, partial(_conflict, plant, made.requests[f"{made.name}-0"])))
     if rng.random() < 0.4:
         at = rng.uniform(0.0, SPAN)
@@ -143,9 +147,8 @@ def settle(plant: Plant, made: Round, calm: dict[tuple[int, int], str]) -> None:
     """Waits until every request of the round has its result; AssertionError says what of the promise was broken."""
     ids, record, requester = made.requests, plant.record, plant.requester
     until, again_at = time.monotonic() + PATIENCE, time.monotonic() + 1.0
-    asked: set[str] = set()
     while open_ := [i for i in ids if not record.known(i).arrived or not _heard(plant, i)]:
-        assert plant.running, "the daemon has ended by itself"
+        assert plant.running, f"the daemon has ended by itself: {plant.daemon.wait() if plant.daemon else None}"
         if time.monotonic() > until:
             words = {i: record.known(i) for i in open_[:5]}
             raise AssertionError(f"no result for {len(open_)} jobs: {words}")
@@ -155,8 +158,9 @@ def settle(plant: Plant, made: Round, calm: dict[tuple[int, int], str]) -> None:
         again_at = time.monotonic() + 1.0
         for job_id in open_:
             known = record.known(job_id)
+            if job_id in made.paused:
+                requester.send(f"jobs/{job_id}/resume", b"")
             if known.arrived:  # but this client was not there, or the broker lost it
-                asked.add(job_id)
                 requester.submit(ids[job_id])
             elif not known.promised and (known.refused or job_id not in requester.taken):
                 requester.submit(ids[job_id])
