@@ -160,9 +160,8 @@ def settle(plant: Plant, made: Round, calm: dict[tuple[int, int], str]) -> None:
             known = record.known(job_id)
             if job_id in made.paused:
                 requester.send(f"jobs/{job_id}/resume", b"")
-            if known.arrived:  # but this client was not there, or the broker lost it
-                requester.submit(ids[job_id])
-            elif not known.promised and (known.refused or job_id not in requester.taken):
+            unheard = known.arrived  # but this client was not there, or the broker lost it
+            if unheard or (not known.promised and (known.refused or job_id not in requester.taken)):
                 requester.submit(ids[job_id])
     for job_id, body in ids.items():
         _check(plant, made, job_id, body, calm)
