@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,7 +46,7 @@ class Record:
     def __init__(self, base: str):
         self._base = base
         self._lock = threading.Lock()
-        self._asked: dict[Connection, deque[tuple[int, str | None]]] = {}
+        self._asked: dict[Connection, list[tuple[int, str | None]]] = {}
         self._flying: dict[Connection, dict[int, str | None]] = {}
         self.ids: dict[str, Known] = {}
         self.broken: list[str] = []
@@ -79,14 +78,17 @@ class Record:
             job_id = None
             if message.topic.endswith("/submit") and not message.retain:
                 job_id = _id(message.payload)
-            self._asked.setdefault(connection, deque()).append((message.mid, job_id))
+            self._asked.setdefault(connection, []).append((message.mid, job_id))
 
     def _takes(self, connection: Connection, mid: int) -> str | None:
-        asked = self._asked.get(connection)
-        if not asked or asked[0][0] != mid:
-            self.broken.append(f"PUBACK {mid} is out of order (MQTT 4.6): {list(asked or ())[:3]} came first")
+        asked = self._asked.get(connection, [])
+        place = next((n for n, (waiting, _) in enumerate(asked) if waiting == mid), None)
+        if place is None:
+            self.broken.append(f"PUBACK {mid} answers nothing that was sent on this connection")
             return None
-        job_id = asked.popleft()[1]
+        if place:
+            self.broken.append(f"PUBACK {mid} overtakes {place} others (MQTT 5, 4.6: in the order of arrival)")
+        job_id = asked.pop(place)[1]
         if job_id is None:
             return None
         self.ids.setdefault(job_id, Known()).puback = True

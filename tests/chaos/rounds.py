@@ -170,7 +170,7 @@ def settle(plant: Plant, made: Round, calm: dict[tuple[int, int], str]) -> None:
         assert not known.accepted and known.result is None, f"a retained request was run: {job_id} {known}"
     plant.wait(lambda: plant.status() == "online", f"everything works and the retained status says {plant.status()}")
     plant.wait(lambda: not plant.orphans(), f"processes are left over: {plant.orphans()}")
-    assert not record.broken, record.broken
+    assert not record.broken, "\n".join(record.broken[:8])
 
 
 def _heard(plant: Plant, job_id: str) -> list[dict[str, Any]]:
