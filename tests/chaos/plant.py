@@ -103,6 +103,7 @@ class Plant:
 
     def __exit__(self, *error: object) -> None:
         self.kill_daemon()
+        self.signal(self.orphans(), signal.SIGKILL)
         self.requester.close()
         self.proxy.close()
         self.broker.__exit__()
