@@ -74,10 +74,10 @@ def start(folder: Path, port: int, **settings: Any) -> tuple[subprocess.Popen[by
         return process, time.monotonic() - began
 
 
-def window() -> dict[str, Any]:
-    """The params of a sensor job: 48 rows of three tags with gaps."""
+def window(rows: int = 48) -> dict[str, Any]:
+    """The params of a sensor job: so many rows of three tags with gaps."""
     plant = Plant(3, 0.25)
-    return {"tags": list(plant.tags), "values": [list(row.delivered) for row in plant.rows(48)]}
+    return {"tags": list(plant.tags), "values": [list(row.delivered) for row in plant.rows(rows)]}
 
 
 def request(client: RawClient, job_id: str, kind: str = "sensor-imputation", **fields: Any) -> None:

@@ -45,7 +45,7 @@ def main() -> None:
 
 def growth(daemon: Daemon, client: RawClient, jobs: int) -> None:
     """Runs the jobs; the first tenth is the warm-up."""
-    params = window()
+    params = {**window(12), "samples": 1}
     pids = {}
     readings: dict[int, list[tuple[int, float, float]]] = {}
     sent = 0
@@ -54,7 +54,7 @@ def growth(daemon: Daemon, client: RawClient, jobs: int) -> None:
             request(client, f"s-{sent}", params=params)
             sent += 1
         client.receive()
-        if done >= jobs // 10 and done % max(1, jobs // 200) == 0:
+        if done >= jobs // 10 and (done % max(1, jobs // 200) == 0 or done == jobs - 1):
             pids = daemon.pids()
             for pid in pids:
                 readings.setdefault(pid, []).append((done, *pss_mb(pid)))

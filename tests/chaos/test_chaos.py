@@ -8,6 +8,7 @@ What must hold is in `rounds.settle`; where the promise starts, in `record`.
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
 
 import pytest
@@ -33,6 +34,8 @@ class Chaos:
         if self.plant is None:
             self.plant = Plant(self._factory.mktemp("plant"), self._models)
             self.plant.__enter__()
+            if not (self.plant.disk and self.plant.disk.can_be_filled):
+                warnings.warn("only root may mount a tmpfs: a full disk is not tried, a failing one is", stacklevel=1)
             self._calm_down(self.plant)
         return self.plant
 
