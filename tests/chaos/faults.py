@@ -133,7 +133,7 @@ FAULTS: dict[str, Fault] = {
     "the clock jumps": Fault(lambda plant, rng: plant.set_clock(rng.choice([-86400.0, -3600.0, 0.0, 3600.0, 86400.0]))),
 }
 """Name -> fault."""
-PER_ROUND = 4
+PER_ROUND = 5
 
 
 def deal(seed: int, round_: int, names: list[str]) -> list[str]:

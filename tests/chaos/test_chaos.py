@@ -17,7 +17,7 @@ from denoised.tests.chaos.plant import Plant
 from denoised.tests.chaos.rounds import COUNTS, plan, play, settle
 
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
-ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "4"))
+ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "3"))
 ONLY = os.environ.get("CHAOS_ROUND")
 NUMBERS = range(ROUNDS) if ONLY is None else [int(ONLY)]
 

@@ -22,7 +22,7 @@ from denoised.demo.broker import find_mosquitto
 from denoised.tests.chaos.plant import PATIENCE, Plant
 
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
-ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "6")) // 2
+ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "4")) // 2
 ONLY = os.environ.get("CHAOS_ROUND")
 NUMBERS = range(ROUNDS) if ONLY is None else [int(ONLY)]
 JOBS = 12
