@@ -93,6 +93,7 @@ class Plant:
         )
         self.daemon: subprocess.Popen[bytes] | None = None
         self._ending = False
+        self._starts = 0
         self.worker_deaths = 0
         """How often a process of the daemon below its supervisor was ended by us."""
 
@@ -119,9 +120,10 @@ class Plant:
         if self.running:
             return
         self._ending = False
+        self._starts += 1
         path = [str(HERE / "clock"), str(HERE.parent / "daemon" / "toy"), *filter(None, [os.environ.get("PYTHONPATH")])]
         env = {**os.environ, "PYTHONPATH": ":".join(path), "PYTHONUNBUFFERED": "1"}
-        env |= {"CHAOS_CLOCK": str(self._clock_file), "CHAOS_TAG": self.id}
+        env |= {"CHAOS_CLOCK": str(self._clock_file), "CHAOS_TAG": self._tag}
         command = [sys.executable, "-m", "denoised", "run", "--config", str(self._config)]
         self.daemon = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, cwd=self._folder)
         threading.Thread(target=self._keep_log, args=(self.daemon.stdout,), daemon=True).start()
@@ -143,9 +145,11 @@ class Plant:
         return file.read_text(errors="replace") if file.exists() else ""
 
     def children(self) -> list[int]:
-        """Every process below the supervisor, however deep, those that have no children last."""
-        found = _below(self.daemon.pid) if self.daemon and self.running else []
-        return sorted(found, key=lambda pid: not _below(pid))
+        """Every process of this start but the supervisor, those that have no children of their own last."""
+        if not self.daemon or not self.running:
+            return []
+        # By their environment, not by the tree: a process whose parent was killed belongs to the daemon still.
+        return sorted((pid for pid in _tagged(self._tag) if pid != self.daemon.pid), key=lambda pid: not _has_children(pid))
 
     def signal(self, pids: list[int], number: int) -> None:
         """To each of these processes that still lives."""
@@ -156,7 +160,7 @@ class Plant:
     def kill_worker(self) -> None:
         """The worker is that child which has no children (cameras are not configured here)."""
         self.worker_deaths += 1
-        self.signal([pid for pid in self.children() if not _below(pid)], signal.SIGKILL)
+        self.signal([pid for pid in self.children() if not _has_children(pid)], signal.SIGKILL)
 
     def kill_supervisor(self) -> None:
         """Callable from any thread: does not wait."""
@@ -180,15 +184,12 @@ class Plant:
             self.daemon.send_signal(signal.SIGTERM)
 
     def orphans(self) -> list[int]:
-        """Processes of this daemon, of whatever start, that do not belong to the one that runs."""
-        ours, tag = {*self.children(), self.daemon.pid if self.daemon else 0}, f"CHAOS_TAG={self.id}".encode()
-        found = []
-        for process in Path("/proc").iterdir():
-            if process.name.isdigit() and int(process.name) not in ours:
-                with contextlib.suppress(OSError):
-                    if tag in (process / "environ").read_bytes().split(b"\0"):
-                        found.append(int(process.name))
-        return found
+        """Processes of earlier starts: their supervisor is dead, and they should be."""
+        return sorted(set(_tagged(self.id, exactly=False)) - set(_tagged(self._tag)))
+
+    @property
+    def _tag(self) -> str:
+        return f"{self.id}-{self._starts}"
 
     def limit_files(self, size: int | None) -> None:
         """No process of the daemon can write a file beyond `size` bytes any more: a disk that fails; None lifts it."""
@@ -241,10 +242,19 @@ class Plant:
             time.sleep(0.05)
 
 
-def _below(pid: int) -> list[int]:
-    found: list[int] = []
-    with contextlib.suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            for child in (task / "children").read_text().split():
-                found += [int(child), *_below(int(child))]
+def _tagged(tag: str, exactly: bool = True) -> list[int]:
+    """The processes that inherited this CHAOS_TAG, or one that begins so."""
+    wanted = f"CHAOS_TAG={tag}".encode() + (b"\0" if exactly else b"-")
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            with contextlib.suppress(OSError):
+                if wanted in (process / "environ").read_bytes():
+                    found.append(int(process.name))
     return found
+
+
+def _has_children(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return any((task / "children").read_text() for task in Path(f"/proc/{pid}/task").iterdir())
+    return False
