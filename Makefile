@@ -6,11 +6,13 @@ BIN := .venv/bin
 
 # The targets share one .venv.
 .NOTPARALLEL:
-.PHONY: help demo test chaos lint types format clean
+.PHONY: help demo test chaos soak bench lint types format clean
 help:
 	@echo 'make demo    the main job on this machine, about a minute (ARGS="--seconds 30 --out DIR")'
 	@echo 'make test    lint, types and all tests (ARGS="-k name" chooses tests)'
 	@echo 'make chaos   kills everything at random for 50 rounds (CHAOS_ROUNDS=200 CHAOS_SEED=7)'
+	@echo 'make soak    10000 jobs and what they leave behind, about 20 minutes (JOBS=1000)'
+	@echo 'make bench   the daemon beside its limits, about 3 minutes (ARGS="--rounds 50")'
 	@echo 'make lint    ruff: rules and formatting'
 	@echo 'make types   mypy'
 	@echo 'make format  lets ruff format and mend what it can'
@@ -23,10 +25,21 @@ demo:
 test: lint types
 	$(BIN)/python -m pytest $(ARGS)
 
+# CHAOS_SEED chooses the plan of all rounds, CHAOS_ROUND=17 plays that one alone.
 CHAOS_ROUNDS ?= 50
 chaos:
 	@./setup.sh test
-	CHAOS_ROUNDS=$(CHAOS_ROUNDS) $(BIN)/python -m pytest tests/chaos $(ARGS)
+	CHAOS_ROUNDS=$(CHAOS_ROUNDS) $(BIN)/python -m pytest -s tests/chaos $(ARGS)
+
+JOBS ?= 10000
+soak:
+	@./setup.sh test
+	$(BIN)/python bench/soak.py --jobs $(JOBS) $(ARGS)
+
+bench:
+	@./setup.sh test
+	$(BIN)/python bench/daemon.py $(ARGS)
+	@if $(MAKE) -n bench-loop >/dev/null 2>&1; then $(MAKE) --no-print-directory bench-loop; fi
 
 lint:
 	@./setup.sh test
