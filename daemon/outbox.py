@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .bus import Bus, Delivered
-from .spool import Outgoing, Spool
+from .spool import Outgoing, Spool, SpoolError
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,15 @@ class Outbox:
         elif self._settle_at is None:
             self._settle_at = now + _SETTLE_S
         elif now >= self._settle_at:
+            self._settle(now)
+
+    def _settle(self, now: float) -> None:
+        """A disk that takes nothing is no fault of the message: the row goes later, at worst it is sent twice."""
+        try:
             self._spool.settle()
+        except SpoolError as e:
+            self._settle_at = now + _HOLD_S
+            log.warning("%s; what was delivered stays in it for now", e)
 
     def due(self, now: float) -> float | None:
         """When `pump` has to be called again at the latest; None where an event will do."""
@@ -159,7 +167,7 @@ class Outbox:
             return
         if event.again and flying.seq is not None:
             log.warning("the broker does not take a result now: %s; it is sent again in %g s", event.refused, _HOLD_S)
-            self._spool.settle()  # else the rows behind it that have arrived would be sent again as well
+            self._settle(now)  # else the rows behind it that have arrived would be sent again as well
             self._last, self._waiting, self._hold_until = min(self._last, flying.seq - 1), True, now + _HOLD_S
             return
         if event.refused:

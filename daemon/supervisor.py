@@ -38,7 +38,7 @@ from .notify import notify, reloading, watchdog_period
 from .outbox import Outbox
 from .reception import Reception
 from .recorder import Recorder
-from .spool import Spool
+from .spool import Spool, SpoolError
 from .telemetry import INSTANCE, Telemetry
 
 log = logging.getLogger(__name__)
@@ -181,9 +181,8 @@ class Supervisor:
             if isinstance(event, Message):
                 if event.topic == f"{self._config.base}/status":
                     self._hear_status(event)
-                elif self._groups.measure(event, wall):
-                    self._bus.ack(event)
-                else:
+                # What is acknowledged goes through the reception, in the order of arrival (MQTT 5.0, section 4.6).
+                if not self._groups.measure(event, wall) or event.qos or self._config.triggers:
                     requests.append(event)
             elif isinstance(event, Delivered):
                 self._outbox.delivered(event, now)
@@ -276,7 +275,8 @@ class Supervisor:
             now,
             lambda job_id: job_id in wanted or job_id in self._desk.entries,
         )
-        self._spool.forget(now - max(_REMEMBER_S, artifacts.keep_days * 86400))
+        with contextlib.suppress(SpoolError):  # a disk that takes nothing: the next sweep comes in a minute
+            self._spool.forget(now - max(_REMEMBER_S, artifacts.keep_days * 86400))
 
     def _fault(self, why: str) -> None:
         log.error("%s", why)
@@ -308,7 +308,6 @@ class Supervisor:
 
     def _hear_status(self, message: Message) -> None:
         """Our own retained status, as others see it: a will that came late is put right, a namesake is named."""
-        self._bus.ack(message)
         try:
             said = msgspec.json.decode(message.payload)
             state, instance = said["state"], said.get("instance")

@@ -37,6 +37,6 @@ def main(args: argparse.Namespace) -> int:
     try:
         Supervisor(config, kinds, read, recorder).run()
     except OSError as e:
-        logging.error("cannot start: %s", e)
+        logging.error("cannot work: %s", e)
         return 1
     return 0

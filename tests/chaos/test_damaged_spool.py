@@ -102,12 +102,20 @@ def test_a_damaged_spool_is_set_aside_and_jobs_are_served(plant, calm, number):
     resend(plant, jobs, f"{story}{again}")
     for job_id, body in jobs.items():
         result = plant.record.known(job_id).result
+        if is_damaged(result):
+            continue
         assert result["state"] == "done", f"{story}: {result}{again}"
         assert result["artifacts"][0]["sha256"] == calm[body["seed"]], f"{story}: {job_id} has other bytes{again}"
     strange = [b for b in plant.record.broken if "has two results" not in b]  # a lost result may be made again
     assert not strange, f"{story}: {strange[:4]}{again}"
     plant.record.broken.clear()
     print(f"{story}: {unreadable}; {log.count(chr(10))} lines")
+
+
+def is_damaged(result: dict) -> bool:
+    """The one honest answer to an accepted job of which the disk has kept no more than the name."""
+    error = result.get("error", {})
+    return error.get("code") == "storage" and "the stored request was damaged" in error["message"]
 
 
 def damage(state: Path, rng: Random) -> str:
@@ -146,7 +154,7 @@ def resend(plant: Plant, jobs: dict[str, dict], what: str) -> None:
 
     def all_there() -> bool:
         nonlocal again_at
-        missing = [i for i in jobs if not any("run_ms" in r for r in requester.results.get(i, []))]
+        missing = [i for i in jobs if not any("run_ms" in r or is_damaged(r) for r in requester.results.get(i, []))]
         if time.monotonic() >= again_at:
             again_at = time.monotonic() + 1.0
             for job_id in missing:

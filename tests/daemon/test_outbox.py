@@ -145,6 +145,20 @@ def test_a_result_that_the_broker_will_not_have_is_given_up_and_counted(outbox, 
     assert outbox.waiting["result"] == 0
 
 
+def test_a_disk_that_takes_no_deletion_ends_nothing_and_it_is_tried_again(outbox, spool):
+    finish(spool, "a", "r1")
+    outbox.wake()
+    outbox.pump(1.0)
+    outbox.delivered(Delivered(1), 1.0)
+    outbox.pump(1.0)
+    spool._db.execute("PRAGMA query_only = 1")  # SQLite then refuses each write as it does on a read-only disk
+    outbox.pump(2.0)
+    assert outbox.due(2.0) == 7.0
+    spool._db.execute("PRAGMA query_only = 0")
+    outbox.pump(7.0)
+    assert spool.outgoing(0, 9) == []
+
+
 def test_what_a_restart_finds_in_the_spool_is_sent_once(line, spool):
     finish(spool, "a", "r1", "r2")
     outbox = Outbox(spool, line)
