@@ -21,6 +21,7 @@ VERBS = {
     "schema": (".schema", "the JSON Schema of the configuration, for editors"),
     "submit": (".submit", "send a job to a running daemon and save what it makes"),
     "status": (".status", "one look at a running daemon"),
+    "calibrate": (".calibrate", "measure this board's operating points and store those worth choosing"),
     "models": (".models", "the model bundles of this gateway"),
     "demo": ("...demo.command", "the main job on this machine with nothing else set up, in about a minute"),
 }
