@@ -56,9 +56,9 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _grid(image: np.ndarray, place: Callable[[float], int], values: Sequence[float], upright: bool) -> None:
-    """Lines at 1, 2 and 5 times powers of ten, with their values."""
+    """Lines at 1, 2, 3, 5 and 7 times powers of ten, with their values."""
     low, high = _range(values)
-    ticks = [m * 10.0**e for e in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1) for m in (1, 2, 5)]
+    ticks = [m * 10.0**e for e in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1) for m in (1, 2, 3, 5, 7)]
     for tick in (t for t in ticks if low <= t <= high):
         p = place(tick)
         if upright:
