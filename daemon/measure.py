@@ -77,7 +77,6 @@ class Measurer:
     def play(self, point: OperatingPoint) -> Played:
         """The kind's self-test at this operating point, on as many threads as jobs here have."""
         folder = tempfile.TemporaryDirectory(prefix="denoised-measure-")
-        site = Site(models={self._kind.name: (self._bundle,)})
         results: list[np.ndarray] = []
         loop_s = 0.0
 
@@ -94,7 +93,7 @@ class Measurer:
             return result
 
         with folder as path:
-            task = Task("self-test", _SEED, Path(path), self._bundle, point, network, site)
+            task = Task("self-test", _SEED, Path(path), self._bundle, point, network, site_of_one(self._kind, self._bundle))
             request: Any = typed.read(self._kind.self_test(self._bundle), self._kind.params)
             for name in self._bundle.manifest.variants[point.variant]:
                 network(name)  # opened before the clock starts
@@ -143,6 +142,11 @@ class Measurer:
             path = self._bundle.file(self._bundle.manifest.variants[variant][name])
             self._engines[variant, name] = open_engine(path, self._config.engine.backend, threads)
         return self._engines[variant, name]
+
+
+def site_of_one(kind: JobKind, bundle: Bundle) -> Site:
+    """A gateway that has nothing but this model."""
+    return Site(models={kind.name: (bundle,)})
 
 
 def disturbance() -> str | None:

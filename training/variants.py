@@ -96,7 +96,8 @@ class Defects:
         halves = ({k: v[half::2] for k, v in pool.items()} for half in (FIT, HELD_OUT))
         self._halves = [defects_report.windows(half, len(classes), each) for half in halves]
         self.count = len(self._halves[HELD_OUT][1])
-        self._best = self.answers(fp32, OperatingPoint("fp32", "ddim", 50, 8), HELD_OUT)
+        self._fp32 = fp32
+        self._best: np.ndarray | None = None
 
     def answers(self, networks: Networks, point: OperatingPoint, half: int) -> np.ndarray:
         """See `Trial`: (windows, 1, 64, 64) in units of the gain."""
@@ -114,6 +115,8 @@ class Defects:
 
     def quality(self, answers: np.ndarray) -> dict[str, float]:
         """Distance to 50 steps of DDIM in float32 from the same noise."""
+        if self._best is None:
+            self._best = self.answers(self._fp32, OperatingPoint("fp32", "ddim", 50, 8), HELD_OUT)
         return {"rms_grey": round(self.distance(answers, self._best), 2)}
 
 
