@@ -202,15 +202,14 @@ def measure(trial: Trial, networks: dict[str, Networks], points: Iterable[Operat
     return [row for of_variant in rows.values() for row in of_variant]
 
 
-def verdict(trial: Trial, variant: str, rows: list[dict[str, Any]]) -> str | None:
-    """Why a variant is not shipped, or None."""
-    mine = [row["quality"] for row in rows if row["variant"] == variant]
-    worst = max(quality[trial.distance_name] for quality in mine)
-    if worst > trial.limit:
-        return f"{trial.distance_name} {worst:g}, more than {trial.limit:g}"
+def verdict(variant: str, rows: list[dict[str, Any]], distance: str, limit: float) -> str | None:
+    """Why a variant is not shipped, or None. distance: what it is called in the rows."""
+    worst = max(row["quality"][distance] for row in rows if row["variant"] == variant)
+    if worst > limit:
+        return f"{distance} {worst:g}, more than {limit:g}"
     times = [sum(r["quality"]["cpu_ms_per_window"] for r in rows if r["variant"] == v) for v in (variant, "fp32")]
     if variant == "int8" and times[0] >= times[1]:
-        return f"{times[0] / times[1]:.2f} times the CPU time of fp32 ({trial.distance_name} {worst:g})"
+        return f"{times[0] / times[1]:.2f} times the CPU time of fp32 ({distance} {worst:g})"
     return None
 
 
@@ -239,7 +238,7 @@ def main(argv: list[str] | None = None) -> int:
                 write_variant(variant, bundle.folder / file, Path(made, f"{name}-{variant}.onnx"), seen[name])
             networks[variant] = {name: _Watched(Path(made, f"{name}-{variant}.onnx")) for name in files}
         rows = measure(trial, networks, points)
-        refused = {v: why for v in trial.variants if (why := verdict(trial, v, rows))}
+        refused = {v: why for v in trial.variants if (why := verdict(v, rows, trial.distance_name, trial.limit))}
         for file in {f for v, of_v in bundle.manifest.variants.items() if v != "fp32" for f in of_v.values()}:
             (bundle.folder / file).unlink(missing_ok=True)
         shipped = [v for v in trial.variants if v not in refused]

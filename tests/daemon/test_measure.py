@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_threads_are_those_of_jobs_first_and_no_others_where_the_config_fixes_th
 def test_every_kind_has_a_self_test_that_it_accepts_itself(name):
     bundle = read_bundle(SHIPPED / name)
     kind = load_kinds()[bundle.manifest.kind]
-    request = typed.read(kind.self_test(bundle), kind.params)
+    request: Any = typed.read(kind.self_test(bundle), kind.params)
     largest = max(p.batch for p in bundle.manifest.operating_points)
     assert kind.check(request, measure.site_of_one(kind, bundle)) >= largest
     assert kind.self_test(bundle) == kind.self_test(bundle)

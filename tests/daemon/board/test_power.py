@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from denoised.daemon.board.power import CORE_W, IDLE_W, CounterMeter, MeterError, ModelMeter, find_meter
+from denoised.daemon.board.power import CORE_W, IDLE_W, CounterMeter, MeterError, ModelMeter, RailMeter, find_meter
 
 
 def ina3221(root, number, rails):
@@ -51,6 +51,7 @@ def test_a_board_without_a_total_adds_up_its_rails_but_not_the_unconnected_nor_t
 def test_a_rail_is_watched_all_the_time(tmp_path):
     chip = ina3221(tmp_path, 1, {1: ("VDD_IN", 5000, 1000)})
     meter = find_meter(tmp_path)
+    assert isinstance(meter, RailMeter)
     meter.start()
     (chip / "curr1_input").write_text("3000\n")
     while len(meter._seen) < 4:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import cv2
 import pytest
@@ -52,7 +53,8 @@ def gateway(tmp_path, monkeypatch):
 @pytest.fixture
 def asked(monkeypatch):
     """What is measured, in turn; an entry in `stop` interrupts before that many."""
-    seen, stop = [], []
+    seen: list[tuple[Any, ...]] = []
+    stop: list[int] = []
     for name in ("quality", "speed"):
         real = getattr(measure.Measurer, name)
 
@@ -70,8 +72,12 @@ def calibration(config):
     return config.parent / "state" / "calibration" / "tiny-0.1.0.json"
 
 
-def here(config):
-    return fingerprint(load_config(config), read_bundle(config.parent / "models" / "tiny"))
+def loaded(config):
+    """The calibration as a reader gets it."""
+    here = fingerprint(load_config(config), read_bundle(config.parent / "models" / "tiny"))
+    found, why = load(calibration(config), here)
+    assert found is not None, why
+    return found
 
 
 def calibrate(config, *more):
@@ -87,11 +93,12 @@ def test_it_measures_everything_once_and_leaves_the_frontier_and_its_picture(gat
     out = capsys.readouterr().out
     assert len(asked[0]) == len(set(asked[0])) == EVERYTHING
     path = calibration(gateway)
-    found, why = load(path, here(gateway))
-    assert why is None and found.complete
+    found = loaded(gateway)
+    assert found.complete
     assert {p.steps for p in found.frontier} == {1, 2}
     assert "tiny 0.1.0" in out and "modelled" in out and str(path) in out
-    assert cv2.imread(str(path.with_suffix(".png"))).shape == (700, 1100, 3)
+    picture = cv2.imread(str(path.with_suffix(".png")))
+    assert picture is not None and picture.shape == (700, 1100, 3)
     assert sorted(p.suffix for p in path.parent.iterdir()) == [".json", ".png"]
 
 
@@ -104,11 +111,11 @@ def test_interrupted_anywhere_it_goes_on_where_it_was(gateway, asked, capsys):
     stop.pop(0)
     assert calibrate(gateway) == 130
     assert len(seen) == 6
-    assert load(calibration(gateway), here(gateway))[0].complete is False  # serves until there is more
+    assert loaded(gateway).complete is False  # serves until there is more
     stop.pop(0)
     assert calibrate(gateway) == 0
     assert len(seen) == len(set(seen)) == EVERYTHING
-    assert load(calibration(gateway), here(gateway))[0].complete
+    assert loaded(gateway).complete
 
 
 def test_a_finished_calibration_stays_in_use_until_the_next_is_finished(gateway, asked):
