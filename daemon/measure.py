@@ -20,7 +20,7 @@ import numpy as np
 from ..config import typed
 from ..config.tree import Config
 from ..engines.bundle import Bundle, OperatingPoint
-from ..engines.engine import Engine, open_engine
+from ..engines.engine import Engine, EngineRunError, open_engine
 from ..engines.schedules import SCHEDULES
 from ..plugins.kind import JobKind, Problem, Site, Task
 from ..plugins.play import drive, solve, trajectory, walk
@@ -107,8 +107,11 @@ class Measurer:
         if self._reference is None:
             self._reference = self.play(self._fine)
         played = self.play(OperatingPoint(variant, sampler, steps, self._fine.batch))
+        far = distance(played, self._reference)
+        if not np.isfinite(far):
+            raise EngineRunError(f"{variant} with {sampler}, {steps} steps, gives numbers that are not finite here")
         rest_ms = max(played.total_s - played.loop_s, 0.0) / played.rows * 1e3
-        return Quality(variant, sampler, steps, round(distance(played, self._reference), 6), round(rest_ms, 4))
+        return Quality(variant, sampler, steps, round(far, 6), round(rest_ms, 4))
 
     def speed(self, variant: str, sampler: str, batch: int, threads: int) -> Speed:
         """Steps of the first problem of the self-test, cut or repeated to the batch."""

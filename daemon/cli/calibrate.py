@@ -97,13 +97,15 @@ def _calibrate(measurer: Measurer, begun: Calibration, path: Path, until: float)
     from .plot import plot
 
     now = begun
+    store(_partial(path), now)  # a folder that cannot be written is better known before the work
     try:
         for now in _measured(measurer, begun, until):
             store(_partial(path), now)
     finally:
         measurer.close()
         now = replace(now, frontier=frontier(points(now.qualities, now.speeds)))
-        if now.frontier and (now.complete or load(path, now.fingerprint)[0] is None):
+        used = load(path, now.fingerprint)[0]
+        if now.frontier and (now.complete or used is None or not used.complete):
             store(path, now)
             plot(now, path.with_suffix(".png"))
         if now.complete:

@@ -11,6 +11,7 @@ from denoised.daemon import measure
 from denoised.daemon.board.power import ModelMeter
 from denoised.daemon.measure import Measurer, Played
 from denoised.engines.bundle import SHIPPED, OperatingPoint, read_bundle
+from denoised.engines.engine import EngineRunError
 from denoised.plugins.kind import load_kinds
 
 ONE_THREAD = typed.read({"engine": {"threads": 1}}, Config)
@@ -54,6 +55,12 @@ def test_a_speed_says_what_a_step_of_the_batch_takes_and_draws(measurer):
 def test_a_batch_larger_than_the_self_test_gives_is_filled_by_repeating(measurer):
     measurer.play(OperatingPoint("fp32", "gaussian_exact", 1, 8))
     assert measurer.speed("fp32", "gaussian_exact", 20, 1).batch == 20
+
+
+def test_a_variant_that_gives_no_numbers_is_an_error_that_names_it(measurer, monkeypatch):
+    monkeypatch.setattr(measure, "distance", lambda played, reference: float("nan"))
+    with pytest.raises(EngineRunError, match="fp32 with gaussian_exact, 1 steps"):
+        measurer.quality("fp32", "gaussian_exact", 1)
 
 
 def test_distance_is_relative_to_the_size_of_the_reference():
