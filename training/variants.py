@@ -3,10 +3,10 @@
     python -m denoised.training.variants models/surface-defects
     python -m denoised.training.variants models/plant-imputer
 
-The bundle needs its fp32 variant alone; whatever else is in it is made again. Problems are procedural (no data set is
-needed): one half of them calibrates int8 over all steps, the other half is measured. A variant is shipped where its
-distance to float32 is within its kind's limit at every operating point and, for int8, where a step takes less CPU time.
-About 1.5 CPU minutes for surface-defects and 1 for plant-imputer, on one core.
+The bundle needs its fp32 variant alone; whatever else is in it is made again. Problems are procedural, or the windows that a
+defect model was trained on where its work/ is still there: one half of them calibrates int8 over all steps, the other half
+is measured. A variant is shipped where its distance to float32 is within its kind's limit at every operating point and,
+for int8, where its networks take less CPU time. About 1.5 CPU minutes for surface-defects and 1 for plant-imputer.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ..plugins.play import drive, solve, walk
 from ..plugins.sensor_imputation.gaussian import LENGTH, calibrate, standardise
 from ..plugins.sensor_imputation.quantiles import LEVELS, of_ensemble
 from ..plugins.sensor_imputation.series import impute
-from . import defects_data, defects_report, plants
+from . import defects_data, defects_draw, defects_report, plants
 from .variants_graph import Feeds, in_half, in_int8, quantisable, with_constant_shapes
 
 FIT, HELD_OUT = 0, 1
@@ -86,13 +86,13 @@ class Trial(Protocol):
 
 
 class Defects:
-    """Windows on procedural metal parts, every class alike. Distances in grey levels (0 to 255) under the mask, RMS."""
+    """Windows of every class alike. Distances in grey levels (0 to 255) under the mask, RMS."""
 
     variants, limit, distance_name = ("int8", "fp16"), 2.0, "rms_grey_to_fp32"
 
     def __init__(self, bundle: Bundle, fp32: Networks, each: int = 8):
         classes = bundle.manifest.classes
-        pool = defects_data.columns(defects_data.build([], [], classes, 0, lambda *progress: None, parts=3 * each))
+        pool = _pool(bundle, 3 * each)
         halves = ({k: v[half::2] for k, v in pool.items()} for half in (FIT, HELD_OUT))
         self._halves = [defects_report.windows(half, len(classes), each) for half in halves]
         self.count = len(self._halves[HELD_OUT][1])
@@ -118,6 +118,20 @@ class Defects:
         if self._best is None:
             self._best = self.answers(self._fp32, OperatingPoint("fp32", "ddim", 50, 8), HELD_OUT)
         return {"rms_grey": round(self.distance(answers, self._best), 2)}
+
+
+def _pool(bundle: Bundle, parts: int) -> dict[str, np.ndarray]:
+    """What the model was trained on, else windows on so many procedural metal parts; see `defects_data.columns`."""
+    kept = bundle.folder / "work" / "pool.npz"
+    if kept.exists():
+        with np.load(kept) as f:
+            return dict(f)
+    classes = bundle.manifest.classes
+    if not set(classes) <= set(defects_draw.PAINTERS):
+        raise ValueError(
+            f"{kept}: not there, and not all of {', '.join(classes)} can be drawn by procedure; keep work/ of the training"
+        )
+    return defects_data.columns(defects_data.build([], [], classes, 0, lambda *progress: None, parts=parts))
 
 
 class Plants:
@@ -218,20 +232,31 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m denoised.training.variants", description=__doc__.split("\n\n")[0])
     parser.add_argument("bundle", type=Path, help="folder of the bundle; its other variants are made again")
     args = parser.parse_args(argv)
+    try:
+        make(args.bundle)
+    except ValueError as e:  # not a bundle, or none that problems can be made for
+        print(f"error: {e}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def make(folder: Path) -> None:
+    """Makes, measures and ships the variants of the bundle in `folder`; prints what it finds."""
     began = time.process_time()
-    bundle = read_bundle(args.bundle)
-    plain: dict[str, Any] = yaml.safe_load((bundle.folder / "model.yaml").read_text("utf-8"))
+    bundle = read_bundle(folder)
+    if "fp32" not in bundle.manifest.variants:
+        raise ValueError(f"{folder}: has no variant fp32 to make others of; found {', '.join(bundle.manifest.variants)}")
     files = bundle.manifest.variants["fp32"]
     points = [p for p in bundle.manifest.operating_points if p.variant == "fp32"]
     fp32 = {name: _Watched(bundle.file(file)) for name, file in files.items()}
-    networks: dict[str, Networks] = {"fp32": fp32}
     trial: Trial = TRIALS[bundle.manifest.kind](bundle, fp32)
-    seen: dict[str, list[Feeds]] = {name: [] for name in files}
-    for name, engine in fp32.items():
-        engine.feeds = seen[name]
+    for engine in fp32.values():
+        engine.feeds = []
     trial.answers(fp32, max(points, key=lambda p: p.steps), FIT)
+    seen = {name: engine.feeds or [] for name, engine in fp32.items()}
     for engine in fp32.values():
         engine.feeds = None
+    networks: dict[str, Networks] = {"fp32": fp32}
     with tempfile.TemporaryDirectory() as made:
         for variant in trial.variants:
             for name, file in files.items():
@@ -239,25 +264,31 @@ def main(argv: list[str] | None = None) -> int:
             networks[variant] = {name: _Watched(Path(made, f"{name}-{variant}.onnx")) for name in files}
         rows = measure(trial, networks, points)
         refused = {v: why for v in trial.variants if (why := verdict(v, rows, trial.distance_name, trial.limit))}
-        for file in {f for v, of_v in bundle.manifest.variants.items() if v != "fp32" for f in of_v.values()}:
-            (bundle.folder / file).unlink(missing_ok=True)
-        shipped = [v for v in trial.variants if v not in refused]
-        for variant in shipped:
-            for name in files:
-                data = Path(made, f"{name}-{variant}.onnx").read_bytes()
-                (bundle.folder / f"{name}-{variant}.onnx").write_bytes(data)
-                print(f"{name}-{variant}.onnx: {len(data) / 1e6:.2f} MB")
+        about: dict[str, Any] = {"command": f"python -m denoised.training.variants {folder}"}
+        about["cpu_minutes"] = round((time.process_time() - began) / 60, 1)
+        if refused:
+            about["not_shipped"] = refused
+            print(*(f"{variant} is not shipped: {why}" for variant, why in refused.items()), sep="\n")
+        _ship(bundle, Path(made), [v for v in trial.variants if v not in refused], rows, about)
+
+
+def _ship(bundle: Bundle, made: Path, shipped: list[str], rows: list[dict[str, Any]], about: dict[str, Any]) -> None:
+    """Puts the files of these variants into the bundle and takes others away; rewrites its manifest and sums."""
+    of_variant = bundle.manifest.variants
+    files = of_variant["fp32"]
+    for file in {f for names in of_variant.values() for f in names.values()} - set(files.values()):
+        (bundle.folder / file).unlink(missing_ok=True)
+    for file in (f"{name}-{variant}.onnx" for variant in shipped for name in files):
+        data = (made / file).read_bytes()
+        (bundle.folder / file).write_bytes(data)
+        print(f"{file}: {len(data) / 1e6:.2f} MB")
+    plain: dict[str, Any] = yaml.safe_load((bundle.folder / "model.yaml").read_text("utf-8"))
     plain["variants"] = {"fp32": files, **{v: {name: f"{name}-{v}.onnx" for name in files} for v in shipped}}
     plain["operating_points"] = [row for row in rows if row["variant"] in plain["variants"]]
-    spent = round((time.process_time() - began) / 60, 1)
-    plain["training"]["variants"] = {"command": f"python -m denoised.training.variants {args.bundle}", "cpu_minutes": spent}
-    if refused:
-        plain["training"]["variants"]["not_shipped"] = refused
-        print(*(f"{variant} is not shipped: {why}" for variant, why in refused.items()), sep="\n")
+    plain["training"]["variants"] = about
     text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120)
     (bundle.folder / "model.yaml").write_text(text, "utf-8")
     write_sums(bundle.folder)
-    return 0
 
 
 if __name__ == "__main__":

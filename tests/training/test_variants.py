@@ -115,8 +115,8 @@ def test_a_variant_is_shipped_if_it_is_near_enough_and_faster(change, why):
     assert (found is None) if why is None else (found is not None and why in found)
 
 
-def copy(name, folder, points=None):
-    """A copy of a shipped bundle as it was before it had variants, with fewer operating points."""
+def copy(name, folder):
+    """A copy of a shipped bundle as it was before it had variants, with one quick operating point."""
     shutil.copytree(SHIPPED / name, folder)
     plain = yaml.safe_load((folder / "model.yaml").read_text())
     plain["operating_points"] = [p for p in plain["operating_points"] if p["variant"] == "fp32"][:1]
@@ -151,6 +151,15 @@ def test_the_command_takes_away_a_variant_that_fails_and_says_why(tmp_path, monk
     assert "more than -1" in after.manifest.training["variants"]["not_shipped"]["int8"]
     assert "int8 is not shipped: crps_change" in capsys.readouterr().out
     assert sorted(p.name for p in (tmp_path / "b").glob("*.onnx")) == ["denoiser.onnx", "encoder.onnx"]
+
+
+def test_classes_that_nobody_can_draw_need_the_windows_of_the_training(tmp_path, capsys):
+    copy("surface-defects", tmp_path / "b")
+    text = (tmp_path / "b" / "model.yaml").read_text()
+    (tmp_path / "b" / "model.yaml").write_text(text.replace("- crack", "- dent"))
+    write_sums(tmp_path / "b")
+    assert variants.main([str(tmp_path / "b")]) == 1
+    assert "pool.npz: not there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("steps", [4])
