@@ -145,7 +145,7 @@ def _rails(sysfs: Path) -> dict[str, tuple[Path, Path]]:
         for label in sorted(chip.glob("in*_label")):
             number, name = label.name[2:-6], _text(label)
             files = chip / f"in{number}_input", chip / f"curr{number}_input"
-            if name and "NC" not in name and number != str(_SHUNT_SUM) and None not in map(_number, files):
+            if name and not name.startswith("NC") and number != str(_SHUNT_SUM) and None not in map(_number, files):
                 found[name] = files
     whole = [name for name in TOTAL_RAILS if name in found]
     return {whole[0]: found[whole[0]]} if whole else found

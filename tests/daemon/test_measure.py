@@ -45,6 +45,16 @@ def test_the_self_test_fills_the_largest_batch_and_goes_the_kinds_own_way(measur
     assert 0 < played.loop_s < played.total_s
 
 
+def test_defects_are_drawn_into_whole_pictures_by_an_int8_network():
+    bundle = read_bundle(SHIPPED / "surface-defects")
+    measurer = Measurer(ONE_THREAD, load_kinds()[bundle.manifest.kind], bundle, ModelMeter())
+    played = measurer.play(OperatingPoint("int8", "dpmpp_2m", 2, 8))
+    measurer.close()
+    assert len(played.results[0]) == 8
+    assert played.rows >= 16  # a long crack takes several windows
+    assert played.total_s > played.loop_s > 0
+
+
 def test_a_speed_says_what_a_step_of_the_batch_takes_and_draws(measurer):
     speed = measurer.speed("fp32", "gaussian_exact", 2, 1)
     assert (speed.variant, speed.sampler, speed.batch, speed.threads) == ("fp32", "gaussian_exact", 2, 1)
