@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -47,6 +48,7 @@ def main(args: argparse.Namespace) -> int:
     config = load_config(args.config) if args.config else Config()
     models, notes = find_models(config)
     bundles = [b for of_kind in models.values() for b in of_kind]
+    compute_as_the_worker()
     from ..measure import Measurer, disturbance
 
     if found := disturbance():
@@ -79,6 +81,11 @@ def main(args: argparse.Namespace) -> int:
         for note in notes:
             print(f"denoised calibrate: {note}", file=sys.stderr)
     return 0 if len(done) == len(bundles) and all(c.frontier for c in done) else 1
+
+
+def compute_as_the_worker() -> None:
+    """One thread for numpy's own products, as the supervisor gives its worker; heeded only before numpy is imported."""
+    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 def _begun(path: Path, fresh: Calibration) -> Calibration:

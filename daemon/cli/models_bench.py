@@ -16,7 +16,7 @@ from ...plugins.kind import load_kinds
 from ..board.power import find_meter
 from ..calibration import Method
 from ..core.frontier import Point, Quality, Speed, points
-from .calibrate import table
+from .calibrate import compute_as_the_worker, table
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class Bench:
 
 def bench(config: Config, bundles: Sequence[Bundle]) -> tuple[list[Bench], list[str]]:
     """Every model that can be measured, and why the others cannot."""
+    compute_as_the_worker()
     from ..measure import Measurer, disturbance
 
     if found := disturbance():

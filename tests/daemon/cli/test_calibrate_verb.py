@@ -210,6 +210,14 @@ def test_a_model_that_is_not_there_is_bad_usage(gateway, what, capsys):
     assert "no model 'tinny', did you mean 'tiny'?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", ["calibrate", "models_bench"])
+def test_numpy_is_not_there_before_its_threads_are_set(verb):
+    code = f"import sys, denoised.daemon.cli.{verb}; from denoised.plugins.kind import load_kinds; load_kinds()"
+    code += "; print('numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 def test_ctrl_c_loses_nothing_of_what_was_measured(tmp_path):
     config = tmp_path / "denoised.yaml"
     config.write_text(yaml.safe_dump({"state_dir": str(tmp_path / "state")}))
