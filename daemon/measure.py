@@ -153,11 +153,14 @@ def site_of_one(kind: JobKind, bundle: Bundle) -> Site:
 
 
 def disturbance() -> str | None:
-    """In words, where a daemon runs jobs on this machine meanwhile."""
+    """In words, where something else computes on this machine and the figures will come out too slow."""
     for cmdline in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             if b"denoised.daemon.worker" in cmdline.read_bytes():
                 return "a daemon is running on this machine: its jobs and this measurement disturb each other"
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load > cores / 2:
+        return f"this machine is busy (load {load:.1f} on {cores} cores): the figures will come out too slow"
     return None
 
 

@@ -124,7 +124,8 @@ def _measured(measurer: Measurer, now: Calibration, until: float) -> Iterator[Ca
     """`now` with one more figure each time, up to `until` or to completeness."""
     ways = list(dict.fromkeys((p.variant, p.sampler) for p in measurer.points))
     qualities = [(*way, steps) for way in ways for steps in measurer.steps]
-    speeds = [(*way, batch, threads) for threads in measurer.threads for way in ways for batch in measurer.batches]
+    # Variants one right after the other: what else the machine does meanwhile then hits all of them alike.
+    speeds = [(*way, batch, threads) for threads in measurer.threads for batch in measurer.batches for way in ways]
     known: set[tuple[str | int, ...]] = {(q.variant, q.sampler, q.steps) for q in now.qualities}
     known |= {(s.variant, s.sampler, s.batch, s.threads) for s in now.speeds}
     left: list[tuple[str, Callable[[], Quality | Speed]]] = []

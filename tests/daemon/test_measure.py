@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -101,3 +103,16 @@ def test_every_kind_has_a_self_test_that_it_accepts_itself(name):
     largest = max(p.batch for p in bundle.manifest.operating_points)
     assert kind.check(request, measure.site_of_one(kind, bundle)) >= largest
     assert kind.self_test(bundle) == kind.self_test(bundle)
+
+
+def test_a_busy_machine_is_told(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(os, "getloadavg", lambda: (3.1, 1.0, 1.0))
+    assert "daemon is running" in (told := measure.disturbance() or "") or "load 3.1 on 4 cores" in told
+
+
+def test_a_worker_on_this_machine_is_told():
+    command = [sys.executable, "-c", "input()", "-m", "denoised.daemon.worker"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        assert "a daemon is running" in (measure.disturbance() or "")
+        process.communicate(b"\n")
