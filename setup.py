@@ -7,7 +7,7 @@ from setuptools import setup
 
 HERE = Path(__file__).parent
 FOLDERS = ["", "config", "engines", "plugins", "plugins.defect_synthesis", "plugins.sensor_imputation"]
-FOLDERS += ["daemon", "daemon.core", "daemon.cli", "demo", "training"]
+FOLDERS += ["daemon", "daemon.board", "daemon.core", "daemon.cli", "demo", "training"]
 
 setup(
     name="denoised",

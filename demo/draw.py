@@ -12,7 +12,7 @@ import numpy as np
 from .plant import Row
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_PAPER, _INK, _GREY, _FAINT = (255, 255, 255), (40, 40, 40), (130, 130, 130), (228, 228, 228)
+PAPER, INK, GREY, FAINT = (255, 255, 255), (40, 40, 40), (130, 130, 130), (228, 228, 228)
 _TRUTH, _MEASURED, _REPAIRED, _BAND = (150, 150, 150), (150, 90, 20), (30, 30, 210), (205, 215, 255)
 
 
@@ -34,14 +34,14 @@ def contact_sheet(defects: Sequence[Defect], to: Path, per_class: int = 2, tile:
     width = max((sum(s.shape[1] + 24 for s in row) for row in strips), default=400)
     rows = [_caption(width)]
     for name, row in zip(classes, strips):
-        band = np.full((tile + 42, width, 3), _PAPER, np.uint8)
-        _text(band, name, (8, 22), 0.6, _INK, 1)
+        band = np.full((tile + 42, width, 3), PAPER, np.uint8)
+        text(band, name, (8, 22), 0.6, INK, 1)
         x = 8
         for strip in row:
             band[32 : 32 + tile, x : x + strip.shape[1]] = strip
             x += strip.shape[1] + 24
         rows.append(band)
-    _save(to, np.vstack(rows))
+    save(to, np.vstack(rows))
 
 
 def _strip(d: Defect, tile: int) -> np.ndarray:
@@ -58,13 +58,13 @@ def _strip(d: Defect, tile: int) -> np.ndarray:
     for picture in (good, mask, synthetic):
         crop = picture[top : top + side, left : left + side]
         pictures.append(cv2.resize(crop, (tile, tile), interpolation=cv2.INTER_CUBIC if side < tile else cv2.INTER_AREA))
-    gap = np.full((tile, 4, 3), _PAPER, np.uint8)
+    gap = np.full((tile, 4, 3), PAPER, np.uint8)
     return np.hstack([part for p in pictures for part in (p, gap)][:-1])
 
 
 def _caption(width: int) -> np.ndarray:
-    band = np.full((34, width, 3), _PAPER, np.uint8)
-    _text(band, "whole part, then enlarged: good | mask | synthetic defect", (8, 22), 0.5, _GREY, 1)
+    band = np.full((34, width, 3), PAPER, np.uint8)
+    text(band, "whole part, then enlarged: good | mask | synthetic defect", (8, 22), 0.5, GREY, 1)
     return band
 
 
@@ -84,7 +84,7 @@ def sensor_plot(
     x_of = {n: left + round((n - numbers[0]) / max(1, numbers[-1] - numbers[0]) * (width - left - 20)) for n in numbers}
     panels = [_legend(width)]
     for k, tag in enumerate(tags):
-        panel = np.full((height, width, 3), _PAPER, np.uint8)
+        panel = np.full((height, width, 3), PAPER, np.uint8)
         real = np.array([rows[n].truth[k] for n in numbers])
         ends = [v for n in numbers if (n, tag) in repaired for v in repaired[n, tag][1:]]
         seen = real[np.isfinite(real)]
@@ -94,10 +94,10 @@ def sensor_plot(
         def y(v: float, low: float = low, span: float = span) -> int:
             return round(height - 12 - (v - low) / span * (height - 24))
 
-        cv2.line(panel, (left, height - 1), (width - 20, height - 1), _FAINT, 1)
-        _text(panel, tag[:16], (10, height // 2), 0.5, _INK, 1)
-        _text(panel, f"{high:.4g}", (92, 18), 0.38, _GREY, 1)
-        _text(panel, f"{low:.4g}", (92, height - 8), 0.38, _GREY, 1)
+        cv2.line(panel, (left, height - 1), (width - 20, height - 1), FAINT, 1)
+        text(panel, tag[:16], (10, height // 2), 0.5, INK, 1)
+        text(panel, f"{high:.4g}", (92, 18), 0.38, GREY, 1)
+        text(panel, f"{low:.4g}", (92, height - 8), 0.38, GREY, 1)
         for run in _runs([n for n in numbers if (n, tag) in repaired]):
             _draw_band(panel, run, tag, repaired, x_of, y)
         points = [(x_of[n], y(v)) for n, v in zip(numbers, real) if np.isfinite(v)]
@@ -109,10 +109,10 @@ def sensor_plot(
             elif (n, tag) in repaired:
                 cv2.circle(panel, (x_of[n], y(repaired[n, tag][0])), 2, _REPAIRED, -1, cv2.LINE_AA)
         panels.append(panel)
-    axis = np.full((30, width, 3), _PAPER, np.uint8)
+    axis = np.full((30, width, 3), PAPER, np.uint8)
     for n in numbers[:: max(1, round(5 / period))]:
-        _text(axis, f"{(n - numbers[0]) * period:.0f} s", (x_of[n] - 8, 18), 0.4, _GREY, 1)
-    _save(to, np.vstack([*panels, axis]))
+        text(axis, f"{(n - numbers[0]) * period:.0f} s", (x_of[n] - 8, 18), 0.4, GREY, 1)
+    save(to, np.vstack([*panels, axis]))
 
 
 def _draw_band(panel, run, tag, repaired, x_of, y) -> None:  # type: ignore[no-untyped-def]  # a closure of sensor_plot in all but place
@@ -138,11 +138,11 @@ def _runs(numbers: Sequence[int]) -> list[list[int]]:
 
 
 def _legend(width: int) -> np.ndarray:
-    band = np.full((36, width, 3), _PAPER, np.uint8)
+    band = np.full((36, width, 3), PAPER, np.uint8)
     x = 150
     for colour, words in ((_TRUTH, "truth"), (_MEASURED, "measured"), (_REPAIRED, "imputed"), (_BAND, "5-95 % band")):
         cv2.rectangle(band, (x, 12), (x + 18, 24), colour, -1)
-        _text(band, words, (x + 26, 23), 0.5, _INK, 1)
+        text(band, words, (x + 26, 23), 0.5, INK, 1)
         x += 150
     return band
 
@@ -160,10 +160,12 @@ def _fit(picture: np.ndarray, tile: int) -> np.ndarray:
     return cv2.resize(picture, (min(width, 2 * tile), tile), interpolation=cv2.INTER_AREA)
 
 
-def _text(image: np.ndarray, words: str, at: tuple[int, int], size: float, colour: tuple[int, int, int], thick: int) -> None:
+def text(image: np.ndarray, words: str, at: tuple[int, int], size: float, colour: tuple[int, int, int], thick: int) -> None:
+    """Writes `words` into the picture (H, W, 3), their lower left corner `at`."""
     cv2.putText(image, words, at, _FONT, size, colour, thick, cv2.LINE_AA)
 
 
-def _save(to: Path, image: np.ndarray) -> None:
+def save(to: Path, image: np.ndarray) -> None:
+    """The picture as a file; `OSError` where it cannot be written."""
     if not cv2.imwrite(str(to), image):
         raise OSError(f"{to}: cannot be written")

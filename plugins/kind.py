@@ -128,6 +128,12 @@ class JobKind(Protocol):
     def camera(self, params: Any) -> str | None:
         """The camera whose frame this job wants, or None."""
 
+    def self_test(self, bundle: Bundle) -> dict[str, Any]:
+        """The params of a small job that needs nothing of the plant: what a calibration and the trial of a new model run.
+
+        Enough items to fill the largest batch that is worth trying. Never called in the supervisor.
+        """
+
     def work(self, params: Any, task: Task) -> Generator[Problem, np.ndarray, Outcome]:
         """Yields denoising problems, is sent each one's result (same shape as x, float32), returns the outcome.
 

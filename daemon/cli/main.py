@@ -23,6 +23,7 @@ VERBS = {
     "job": (".job", "cancel, pause or resume a job of a running daemon"),
     "status": (".status", "one look at a running daemon"),
     "flight": (".flight", "what led to the last fault, from the flight recorder"),
+    "calibrate": (".calibrate", "measure this board's operating points and store those worth choosing"),
     "models": (".models", "the model bundles of this gateway"),
     "demo": ("...demo.command", "the main job on this machine with nothing else set up, in about a minute"),
 }

@@ -6,10 +6,11 @@ Light on purpose: the supervisor imports this file. The pictures are made by `wo
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...config.refusal import Refusal
 from ...config.typed import did_you_mean
+from ...engines.bundle import Bundle
 from ..kind import Outcome, Problem, Site, Task
 from .params import Params
 
@@ -42,6 +43,12 @@ class DefectSynthesis:
     def camera(self, params: Params) -> str | None:
         """The camera that the image comes from, if it does."""
         return params.image.camera
+
+    def self_test(self, bundle: Bundle) -> dict[str, Any]:
+        """Every sort of defect on a brushed surface of our own making."""
+        from .self_test import params
+
+        return params()
 
     def work(self, params: Params, task: Task) -> Generator[Problem, np.ndarray, Outcome]:
         """See `work.py`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
+from ...engines.bundle import Bundle
 from ..kind import Outcome, Problem, Site, Task
 from .params import ImputationParams
 
@@ -32,6 +33,12 @@ class SensorImputation:
     def camera(self, params: ImputationParams) -> str | None:
         """No pictures here."""
         return None
+
+    def self_test(self, bundle: Bundle) -> dict[str, Any]:
+        """Sixteen windows of a plant of our own making, with gaps in each."""
+        from .self_test import params
+
+        return params()
 
     def work(self, params: ImputationParams, task: Task) -> Generator[Problem, np.ndarray, Outcome]:
         """See `work.repair`."""

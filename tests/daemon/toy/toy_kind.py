@@ -41,6 +41,9 @@ class Toy:
     def camera(self, params):
         return params.camera
 
+    def self_test(self, bundle):
+        return {"count": 6}
+
     def work(self, params, task):
         from denoised.engines import noise
 
