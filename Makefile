@@ -11,7 +11,7 @@ help:
 	@echo 'make demo    the main job on this machine, about a minute (ARGS="--seconds 30 --out DIR")'
 	@echo 'make test    lint, types and all tests (ARGS="-k name" chooses tests)'
 	@echo 'make chaos   kills everything at random for 50 rounds (CHAOS_ROUNDS=200 CHAOS_SEED=7)'
-	@echo 'make soak    10000 jobs and what they leave behind, about 20 minutes (JOBS=1000)'
+	@echo 'make soak    10000 jobs and what they leave behind, about 10 minutes (JOBS=1000 ARGS="--cycles 500")'
 	@echo 'make bench   the daemon beside its limits, about 3 minutes (ARGS="--rounds 50")'
 	@echo 'make lint    ruff: rules and formatting'
 	@echo 'make types   mypy'
