@@ -35,6 +35,7 @@ JSON = "application/json"
 _PROGRESS_PERIOD = 0.2
 """Seconds between two progress events of one job; state changes are always said."""
 _DISK_AGAIN_S = 5.0
+_STORE_AGAIN_S = 0.5
 
 
 class Desk:
@@ -64,6 +65,7 @@ class Desk:
         self.checkpoint_bytes = 0
         self.mean_run_ms = 1000
         """What a job takes, as a moving average."""
+        self._store_at = 0.0
         self._unstored: list[tuple[str, str, dict[str, Any], list[Outgoing]]] = []
         self._ephemeral: dict[str, Callable[[dict[str, Any] | None], None]] = {}
         self._told: dict[str, float] = {}
@@ -76,10 +78,7 @@ class Desk:
                 entry.held = True
                 entry.move("paused", "operator")
         for job_id in self._spool.unreadable:
-            error = Refusal("storage", "the stored request was damaged; send it again under another id")
-            final = reply.refused(job_id, "", error, self.wall())
-            told = Outgoing(self.topic(job_id, "result"), msgspec.json.encode(final), content_type=JSON)
-            self._unstored.append((job_id, "", final, [told]))
+            self._lost(job_id)
         self.store(now)
         for folder in self._work_folder.glob("*"):
             if job_of(folder.name) not in self.entries:
@@ -106,11 +105,30 @@ class Desk:
         known = self._spool.find(job_id) if waiting is None else None
         return known.digest if known else waiting
 
-    def final(self, job_id: str) -> dict[str, Any] | None:
-        """The result of a job that is over."""
-        waiting = next((result for name, _, result, _ in self._unstored if name == job_id), None)
-        known = self._spool.find(job_id) if waiting is None else None
-        return known.result if known else waiting
+    def answer(self, job_id: str, asker: tuple[str | None, bytes | None], plc: Reply | None, now: float) -> None:
+        """Tells the result of a job that is over, once more. One that is not stored yet is told when it is: it may change."""
+        waiting = next((messages for name, _, _, messages in self._unstored if name == job_id), None)
+        if waiting is not None:
+            if asker[0]:
+                result = next(m for m in waiting if m.result_of)
+                waiting.append(replace(result, topic=asker[0], correlation=asker[1]))
+            return
+        known = self._spool.find(job_id)
+        if known is None or known.result is None:  # a row that the disk has kept no more than the name of
+            self._lost(job_id)
+            self.store(now)
+            return
+        payload = msgspec.json.encode(known.result)
+        self.outbox.say("event", Outgoing(asker[0] or self.topic(job_id, "result"), payload, None, asker[1], JSON))
+        if plc:
+            self.outbox.say("event", Outgoing(plc.topic, msgspec.json.encode(reply.plc(known.result, plc.form))))
+
+    def _lost(self, job_id: str) -> None:
+        """The final reply to an accepted job whose request cannot be read any more."""
+        error = Refusal("storage", "the stored request was damaged; send it again under another id")
+        final = reply.refused(job_id, "", error, self.wall())
+        told = Outgoing(self.topic(job_id, "result"), msgspec.json.encode(final), content_type=JSON, result_of=job_id)
+        self._unstored.append((job_id, "", final, [told]))
 
     def say_again(self, job_id: str, asker: tuple[str | None, bytes | None], now: float) -> bool:
         """Tells the state of a job that is not over, from now on to this asker as well; False where it is over."""
@@ -252,7 +270,7 @@ class Desk:
             self._move(self.stack[-1], "running", now)
         if message["type"] == "parked":
             entry.spent_ms += message["run_ms"]
-            self._move(entry, "paused" if entry.held else "accepted", now, "operator" if entry.held else None)
+            self._laid_aside(entry, now)
         elif message["type"] == "cancelled":
             late = entry.job.deadline_at is not None and now >= entry.job.deadline_at
             error = Refusal("deadline", "the deadline passed before the job was done") if late else None
@@ -279,7 +297,7 @@ class Desk:
         if error.code == "engine" and message["about"]:
             self.faults[message["about"]] = error.message
         again = entry.job.durable and not entry.cancelled and message.get("transient", False)
-        if again and error.code == "storage":
+        if again == "no-room":
             entry.not_before = now + _DISK_AGAIN_S
         elif again:
             again = entry.try_again(now)
@@ -307,10 +325,16 @@ class Desk:
                 late = entry.job.deadline_at is not None and now >= entry.job.deadline_at
                 error = Refusal("deadline", "the deadline passed before the job was done") if late else None
                 self._finish(entry, "expired" if late else "cancelled", {}, now, error)
-            elif entry.held:
-                self._move(entry, "paused", now, "operator")
             else:
-                self._move(entry, "accepted", now, f"worker {how}")
+                self._laid_aside(entry, now, f"worker {how}")
+
+    def _laid_aside(self, entry: Entry, now: float, reason: str | None = None) -> None:
+        """The worker has it no more. It may be paused already, for a more urgent job that came meanwhile."""
+        if entry.held and entry.state == "paused":
+            entry.reason = "operator"
+            self._say(entry, now)
+        else:
+            self._move(entry, "paused" if entry.held else "accepted", now, "operator" if entry.held else reason)
 
     # ---- the end of a job -----------------------------------------------------------------------------------------
 
@@ -346,7 +370,9 @@ class Desk:
         self.store(now)
 
     def store(self, now: float) -> None:
-        """Stores the results that are not stored yet; where the disk does not take them they are kept for the next call."""
+        """Stores the results that are not stored yet; where the disk does not take them they are kept, and tried again."""
+        if now < self._store_at:
+            return
         try:
             while self._unstored:
                 job_id, _, final, messages = self._unstored[0]
@@ -357,6 +383,7 @@ class Desk:
                 shutil.rmtree(self._work_folder / folder_name(job_id), ignore_errors=True)
                 self.outbox.wake()
         except SpoolError as e:
+            self._store_at = now + _STORE_AGAIN_S
             log.error("%s; %d results wait for it", e, len(self._unstored))
 
     def _mark(self, job_id: str, state: str) -> None:

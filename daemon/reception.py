@@ -139,10 +139,7 @@ class Reception:
         if known != digest(kind, body):
             raise Refusal("conflict", f"job '{job_id}' exists with other content; choose another id", "id")
         if job_id not in fresh and not self._desk.say_again(job_id, asker, now):
-            final = self._desk.final(job_id) or {}
-            payload = msgspec.json.encode(final)
-            self._say(Outgoing(asker[0] or self._desk.topic(job_id, "result"), payload, None, asker[1], JSON))
-            self._say_plc(self._desk.trigger_reply(source), final)
+            self._desk.answer(job_id, asker, self._desk.trigger_reply(source), now)
         return True
 
     def _known(self, job_id: str, fresh: Mapping[str, Job]) -> str | None:
@@ -170,9 +167,6 @@ class Reception:
             self._say(Outgoing(self._desk.topic(job_id, "result"), payload, content_type=JSON))
         elif not asker[0]:
             self._say(Outgoing(f"{self.config.base}/jobs/refused", payload, content_type=JSON))
-        self._say_plc(plc, final)
-
-    def _say_plc(self, plc: Reply | None, final: Mapping[str, Any]) -> None:
         if plc:
             self._say(Outgoing(plc.topic, msgspec.json.encode(reply.plc(final, plc.form))))
 

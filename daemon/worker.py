@@ -50,6 +50,7 @@ class _Parked(Exception):
 
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_DISK_FAULTS = (errno.EIO, errno.EROFS, errno.EFBIG)
 
 
 @dataclass
@@ -164,7 +165,8 @@ class Worker:
             answer = {"type": "failed", "error": Refusal("engine", str(e)).as_error(), "transient": _may_pass(e)}
         except OSError as e:
             error = Refusal("storage", f"{e.strerror or e}: {e.filename or folder}").as_error()
-            answer = {"type": "failed", "error": error, "transient": e.errno in _NO_ROOM}
+            transient = "no-room" if e.errno in _NO_ROOM else e.errno in _DISK_FAULTS
+            answer = {"type": "failed", "error": error, "transient": transient}
         except Exception as e:
             log.exception("job %s", job_id)
             answer = {"type": "failed", "error": Refusal("internal", f"{type(e).__name__}: {e}").as_error()}
