@@ -66,7 +66,9 @@ class OnnxRuntimeEngine:
         for condition in conditions:
             check_feeds(self.inputs, {"x": x, "t": np.empty(len(x), np.float32), **condition})
         shapes = (x.shape, *(array.shape for condition in conditions for array in condition.values()), len(conditions))
-        bound = self._bounds.take(shapes) or _Bound(self._session, self.inputs, self.outputs, x, conditions, self._bounds, shapes)
+        bound = self._bounds.take(shapes) or _Bound(
+            self._session, self.inputs, self.outputs, x, conditions, self._bounds, shapes
+        )
         bound.load(conditions)
         return bound
 
@@ -104,7 +106,7 @@ class _Call:
     def __init__(self, session: Any, inputs: Mapping[str, TensorSpec], outputs: Mapping[str, TensorSpec], feeds: Any):
         self._session, self._binding = session, session.io_binding()
         sizes = {d: n for name, spec in inputs.items() for d, n in zip(spec.shape, feeds[name].shape)}
-        self._in = {name: np.empty_like(array, order="C") for name, array in feeds.items()}
+        self._in = {name: np.empty(array.shape, array.dtype) for name, array in feeds.items()}
         self._out = {name: np.empty([sizes.get(d, d) for d in spec.shape], spec.dtype) for name, spec in outputs.items()}
         for name, array in self._in.items():
             _bind(self._binding.bind_input, name, array)
@@ -125,10 +127,10 @@ class _Bound(HostBound):
         self, session: Any, inputs: Any, outputs: Any, x: np.ndarray, conditions: Sequence[Mapping[str, np.ndarray]],
         shelf: _Shelf, shapes: tuple[Any, ...],
     ):  # fmt: skip
-        super().__init__(np.empty_like(x), np.empty_like(x))
+        super().__init__(x.shape, x.dtype)
         self._session, self._shelf, self._shapes = session, shelf, shapes
         self._t = np.empty(len(x), np.float32)
-        self._conditions = [{name: np.empty_like(array, order="C") for name, array in each.items()} for each in conditions]
+        self._conditions = [{name: np.empty(array.shape, array.dtype) for name, array in each.items()} for each in conditions]
         self._bindings = []
         for each in self._conditions:
             binding = session.io_binding()
