@@ -103,12 +103,12 @@ class Engine(Protocol):
         """Gives the memory back; no call may follow."""
 
 
-def open_engine(path: Path, backend: str = "onnxruntime", threads: int = 1) -> Engine:
+def open_engine(path: Path, backend: str = "onnxruntime", threads: int = 1, provider: str = "cpu") -> Engine:
     """Loads the network at `path`; `EngineUnavailable` names what is missing, never a silent substitute."""
     if backend == "onnxruntime":
         from .onnxrt import OnnxRuntimeEngine
 
-        return OnnxRuntimeEngine(path, threads)
+        return OnnxRuntimeEngine(path, threads, provider)
     raise EngineUnavailable(f"backend '{backend}' is not built into this version; use engine.backend: onnxruntime")
 
 
