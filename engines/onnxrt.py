@@ -90,8 +90,8 @@ class OnnxRuntimeEngine:
         for condition in conditions:
             check_feeds(self.inputs, {"x": x, "t": np.empty(len(x), np.float32), **condition})
         constant = [name for name in self.inputs if name not in ("x", "t")]
-        shapes = (x.shape, *(condition[name].shape for condition in conditions for name in constant))
-        shapes += (len(conditions),)
+        shapes: tuple[Any, ...] = tuple(condition[name].shape for condition in conditions for name in constant)
+        shapes += x.shape, len(conditions)
         bound = self._bounds.take(shapes) or _Bound(self._session, answer.name, x, conditions, self._bounds, shapes)
         bound.load(conditions)
         return bound
