@@ -29,7 +29,8 @@ def network(prediction, seen=None):
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("steps", [1, 5])
 def test_it_gives_every_state_from_the_start_on_and_asks_at_the_levels_of_the_schedule(method, schedule, steps):
-    rng, seen = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
+    seen: list[tuple[np.ndarray, float]] = []
     x, noise = rng.standard_normal((2, 3)), rng.standard_normal((steps, 2, 3))
     states, sigmas = run(method, schedule, "v", network("v", seen), x, steps, noise), sigmas_of(method, schedule, steps)
     assert len(states) == steps + 1
