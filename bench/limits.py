@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from denoised.daemon.core.job import Job
 from denoised.daemon.models import find_models, site_of
 from denoised.daemon.spool import Spool
 from denoised.engines.engine import open_engine
+from denoised.engines.host import over_run
 from denoised.plugins.kind import Task, load_kinds
 from denoised.plugins.play import play
 from raw_mqtt import RawClient
@@ -89,6 +91,7 @@ class Network:
             return out
 
         engine.run = timed
+        engine.bind = partial(over_run, engine)  # the loop goes through `run` then
 
     def seconds(self) -> float:
         """Inside the networks, for one job."""

@@ -120,6 +120,10 @@ class Engine:
     """What runs the networks."""
 
     backend: Annotated[Literal["onnxruntime"], Meta(description="library that runs the networks")] = "onnxruntime"
+    provider: Annotated[
+        Literal["cpu", "cuda"],
+        Meta(description="where onnxruntime computes; one that does not start is an error, never replaced"),
+    ] = "cpu"
     threads: Annotated[
         int | Literal["auto"], Meta(description="threads of one network call; auto: the cores we may use, less one")
     ] = "auto"

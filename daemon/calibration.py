@@ -91,7 +91,7 @@ def fingerprint(config: Config, bundle: Bundle) -> Fingerprint:
         arch=platform.machine(),
         cores=os.cpu_count() or 1,
         memory_mb=_memory_mb(),
-        backend=backend,
+        backend=f"{backend} on {config.engine.provider}",
         runtime=_runtime(backend),
         model_sha256=bundle.sha256,
     )

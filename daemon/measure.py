@@ -143,7 +143,8 @@ class Measurer:
             self._threads = threads
         if (variant, name) not in self._engines:
             path = self._bundle.file(self._bundle.manifest.variants[variant][name])
-            self._engines[variant, name] = open_engine(path, self._config.engine.backend, threads)
+            engine = self._config.engine
+            self._engines[variant, name] = open_engine(path, engine.backend, threads, engine.provider)
         return self._engines[variant, name]
 
 

@@ -7,11 +7,12 @@ suite as every engine.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from .engine import TensorSpec, check_feeds
+from .host import CallableBound, over_run
 
 
 class StandInEngine:
@@ -36,6 +37,10 @@ class StandInEngine:
         surprise = (x - alpha * self._mean) / (alpha * alpha * self._var + sigma * sigma)
         x0, eps = self._mean + alpha * self._var * surprise, sigma * surprise
         return {"out": alpha * eps - sigma * x0}
+
+    def bind(self, x: np.ndarray, conditions: Sequence[Mapping[str, np.ndarray]]) -> CallableBound:
+        """See `Engine.bind`."""
+        return over_run(self, x, conditions)
 
     def close(self) -> None:
         """Nothing to give back."""

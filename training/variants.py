@@ -15,7 +15,7 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,7 +24,8 @@ import onnx
 import yaml
 
 from ..engines.bundle import Bundle, OperatingPoint, read_bundle, write_sums
-from ..engines.engine import open_engine
+from ..engines.engine import Bound, open_engine
+from ..engines.host import over_run
 from ..engines.schedules import SCHEDULES
 from ..plugins.play import drive, solve, walk
 from ..plugins.sensor_imputation.gaussian import LENGTH, calibrate, standardise
@@ -53,6 +54,10 @@ class _Watched:
         out = self._engine.run(feeds)
         self.spent += time.process_time() - began
         return out
+
+    def bind(self, x: np.ndarray, conditions: Sequence[Feeds]) -> Bound:
+        """See `Engine.bind`: through `run`, which watches."""
+        return over_run(self, x, conditions)
 
     def close(self) -> None:
         """See `Engine.close`."""

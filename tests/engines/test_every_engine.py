@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import numpy as np
 import pytest
+from denoised.engines import noise
+from denoised.engines.denoise import Checkpoint
 from denoised.engines.engine import EngineLoadError, EngineRunError, EngineUnavailable, open_engine
 from denoised.engines.onnxrt import OnnxRuntimeEngine
+from denoised.engines.samplers import SAMPLERS
+from denoised.engines.schedules import cosine
 from denoised.engines.standin import StandInEngine
+from denoised.plugins.kind import Problem
+from denoised.plugins.play import solve, walk
 
 
 @pytest.fixture(params=["standin", "onnxruntime"])
@@ -50,6 +57,71 @@ def test_wrong_tensors_are_named_before_the_call(engine, wrong, words):
         engine.run({**feeds(), **wrong})
 
 
+def test_a_bound_network_answers_as_a_call_does(engine):
+    x = noise.batch(1, range(3), 0, (4,))
+    bound = engine.bind(x, [{}])
+    bound.store(bound.slots[0], x)
+    bound.call(0, 0.25)
+    want = engine.run({"x": x, "t": np.full(3, 0.25, np.float32)})["out"]
+    assert np.asarray(bound.slots[1]).tobytes() == np.asarray(want).tobytes()
+
+
+def test_bounds_that_are_open_together_share_nothing(engine):
+    x = noise.batch(1, range(3), 0, (4,))
+    first, second = engine.bind(x, [{}]), engine.bind(x, [{}])
+    first.store(first.slots[0], x)
+    first.call(0, 0.25)
+    answer = np.array(first.slots[1])
+    second.store(second.slots[0], 2 * x)
+    second.call(0, 0.75)
+    assert np.asarray(first.slots[0]).tobytes() == x.tobytes()
+    assert np.asarray(first.slots[1]).tobytes() == answer.tobytes()
+
+
+def test_bound_arithmetic_is_weighted_sums_in_order(engine):
+    bound = engine.bind(np.zeros((2, 4), np.float32), [{}])
+    x, *others = bound.slots[0], *(bound.array() for _ in range(3))
+    values = [noise.batch(seed, range(2), 0, (4,)) for seed in (1, 2, 3)]
+    for array, value in zip((x, *others), values):
+        bound.store(array, value)
+    bound.prepare([others[2], x], [[0.5, -1.0, 0.0], [2.0, 1.0, 0.25, 3.0]], [x, *others[:2]])()
+    made = 0.5 * values[0] - values[1]
+    np.testing.assert_allclose(np.asarray(others[2]), made, rtol=1e-6, atol=1e-6)
+    want = 2 * values[0] + values[1] + 0.25 * values[2] + 3 * made
+    np.testing.assert_allclose(np.asarray(x), want, rtol=1e-5, atol=1e-5)
+
+
+def test_a_masked_mix_writes_where_it_is_told_and_nowhere_else(engine):
+    bound = engine.bind(np.zeros((2, 4), np.float32), [{}])
+    x, value, where = bound.slots[0], bound.array(), bound.array()
+    bound.store(x, np.full((2, 4), 7, np.float32))
+    bound.store(value, np.full((2, 4), 3, np.float32))
+    bound.store(where, np.array([[0, 1, 0, 1], [1, 0, 0, 0]], np.float32))
+    bound.prepare([x], [[2.0]], [value], where)()
+    assert np.asarray(x).tolist() == [[7, 6, 7, 6], [6, 7, 7, 7]]
+
+
+@pytest.mark.parametrize(
+    ("x", "condition", "words"),
+    [(np.ones((2, 5), np.float32), {}, "'x': expected shape"), (np.ones((2, 4)), {}, "float64")]
+    + [(np.ones((2, 4), np.float32), {"y": np.ones(1, np.float32)}, "expected inputs")],
+)
+def test_wrong_tensors_are_named_when_a_trajectory_is_bound(engine, x, condition, words):
+    with pytest.raises(EngineRunError, match=words):
+        engine.bind(x, [condition])
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_resumed_trajectory_ends_in_the_same_bytes(engine, name):
+    problem, sigmas = Problem(noise.batch(3, range(5), 0, (4,)), {}, tuple(range(5))), cosine(8)
+    whole = solve(walk(problem, engine, sigmas, name, "v", 3))
+    for at in walk(problem, engine, sigmas, name, "v", 3):
+        if at.step == 3:
+            kept = Checkpoint(3, np.array(at.x), at.memory and tuple(np.array(part) for part in at.memory))
+            break
+    assert solve(walk(problem, engine, sigmas, name, "v", 3, kept)).tobytes() == whole.tobytes()
+
+
 def test_the_provider_is_said(engine):
     assert engine.provider in ("numpy", "CPUExecutionProvider")
 
@@ -61,7 +133,50 @@ def test_a_missing_backend_is_an_error_never_a_substitute(small_onnx):
 
 def test_a_missing_provider_is_an_error_that_lists_what_is_there(small_onnx):
     with pytest.raises(EngineUnavailable, match="no CUDAExecutionProvider; it offers .*CPUExecutionProvider"):
-        OnnxRuntimeEngine(small_onnx, providers=("CUDAExecutionProvider",))
+        OnnxRuntimeEngine(small_onnx, provider="cuda")
+
+
+def test_a_provider_that_does_not_start_is_an_error_never_a_fall_back(small_onnx, monkeypatch):
+    """As where the accelerator's driver is late at boot: the build has the provider, the session comes without it."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this machine has CUDA")
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    with pytest.raises(EngineUnavailable, match="fell back to CPUExecutionProvider.*set engine.provider: cpu"):
+        OnnxRuntimeEngine(small_onnx, provider="cuda")
+
+
+def test_shapes_that_keep_changing_do_not_fill_the_memory(tmp_path):
+    """In a process of its own, whose memory no other test has grown."""
+    code = """
+import random, resource
+import numpy as np
+from denoised.engines.bundle import SHIPPED, read_bundle
+from denoised.engines.engine import open_engine
+from denoised.engines.schedules import cosine
+from denoised.plugins.kind import Problem
+from denoised.plugins.play import solve, walk
+
+bundle, rng = read_bundle(SHIPPED / "plant-imputer"), random.Random(0)
+engine = open_engine(bundle.file("denoiser.onnx"))
+
+def one(windows, samples, tags):
+    sizes = {"windows": windows, "samples": samples, "tags": tags}
+    feeds = {n: np.zeros([sizes.get(d, d) for d in s.shape], s.dtype) for n, s in engine.inputs.items() if n != "t"}
+    solve(walk(Problem(feeds.pop("x"), feeds, tuple(range(windows))), engine, cosine(1), "ddim", "v"))
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+
+one(4, 8, 12)
+for n in range(400):
+    if n == 100:
+        before = resident()
+    one(rng.randint(1, 4), rng.randint(1, 8), rng.randint(1, 12))
+print(resident() / before)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert float(ran.stdout) < 1.1, ran.stderr
 
 
 @pytest.mark.parametrize("content", [b"", b"not a network", b"\x08\x09" * 500])
