@@ -4,39 +4,114 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from .denoiser import Denoiser
+import numpy as np
+
+from .denoiser import Guidance
+from .engine import Bound
+from .plan import NOISE, X, Call, Mix, Plan, Step, plan, preserving
 from .samplers import Memory, Sampler
+from .schedules import angle
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All there is to know of a trajectory: `step` steps are done, x (batch, ...) is where it stands, memory the sampler's."""
+    """All there is to know of a trajectory: `step` steps are done, x (batch, ...) is where it stands, memory the sampler's.
+
+    x is in the network's scale, variance-preserving: x / sqrt(1 + sigma^2). Its arrays, and those of memory, are the
+    loop's own and overwritten by the next step: copy what you keep. `np.asarray` brings them here from a device. Only the
+    last checkpoint's x, the result, is the receiver's.
+    """
 
     step: int
     x: Any
     memory: Memory = None
 
 
-def start(noise: Any, sigmas: Sequence[float]) -> Checkpoint:
+@dataclass(frozen=True)
+class Known:
+    """A region whose clean values are given: there x is `values` + sigma * `noise` after every step, so at the end `values`.
+
+    Inpainting by replacement (Song et al. 2021, appendix I.2), with one noise for the whole trajectory, so that what is
+    known lies on one path of the flow. values, noise (batch, ...) as x; where: the same shape, not 0 = known.
+    """
+
+    values: np.ndarray
+    noise: np.ndarray
+    where: np.ndarray
+
+
+def start(noise: np.ndarray, sigmas: Sequence[float]) -> Checkpoint:
     """The beginning of a trajectory from unit noise (batch, ...)."""
-    return Checkpoint(0, noise * sigmas[0])
+    return Checkpoint(0, noise * (sigmas[0] * preserving(sigmas[0])))
 
 
 def denoise(
+    bound: Bound,
     sampler: Sampler,
-    denoiser: Denoiser,
+    prediction: str,
     sigmas: Sequence[float],
     at: Checkpoint,
-    noise: Callable[[int], Any] = lambda step: None,
+    noise: Callable[[int], np.ndarray] | None = None,
+    guidance: Guidance | None = None,
+    known: Known | None = None,
+    time: Callable[[float], float] = angle,
 ) -> Iterator[Checkpoint]:
     """From `at` to the end of `sigmas` (descending, last 0), one checkpoint per step; the last one's x is the result.
 
-    noise(step) gives unit noise for the step that ends as checkpoint `step`, for methods that use it. Going on from any
-    checkpoint gives the same bytes as never having stopped.
+    noise(step) gives unit noise for the step that ends as checkpoint `step`; asked only by methods that use it. Going on
+    from any checkpoint gives the same bytes as never having stopped. `time` is what the network is told of sigma. With
+    guidance, `bound` has two conditions, the second without what guides.
     """
-    for i in range(at.step, len(sigmas) - 1):
-        x, memory = sampler(denoiser, at.x, sigmas[i], sigmas[i + 1], at.memory, noise(i + 1))
-        at = Checkpoint(i + 1, x, memory)
-        yield at
+    todo = plan(sampler, prediction, tuple(sigmas), guidance)
+    key = todo, time, known is not None
+    if key not in bound.programs:
+        bound.programs[key] = _program(bound, todo, time, known is not None)
+    steps, slots = bound.programs[key], bound.slots
+    bound.store(slots[X], at.x)
+    for slot, array in zip(_memory_after(todo, at.step), at.memory or ()):
+        bound.store(slots[slot], array)
+    if known is not None:
+        for slot, array in zip(range(todo.slots, todo.slots + 3), (known.values, known.noise, known.where)):
+            bound.store(slots[slot], array)
+    for i in range(at.step, len(steps)):
+        if todo.steps[i].noisy:
+            if noise is None:
+                raise ValueError("this sampler is stochastic: it needs noise")
+            bound.store(slots[NOISE], noise(i + 1))
+        for act in steps[i]:
+            act()
+        last = i + 1 == len(steps)
+        memory = tuple(slots[slot] for slot in todo.steps[i].memory) or None
+        yield Checkpoint(i + 1, np.array(slots[X]) if last else slots[X], memory)
+
+
+def _memory_after(todo: Plan, step: int) -> tuple[int, ...]:
+    return todo.steps[step - 1].memory if step else ()
+
+
+def _program(
+    bound: Bound, todo: Plan, time: Callable[[float], float], known: bool
+) -> list[tuple[Callable[[], None], ...]]:
+    """Every step as calls that are ready to go; made once for a plan, kept with the buffers that they write to."""
+    need = todo.slots + 3 * known
+    while len(bound.slots) < need:
+        bound.slots.append(bound.array())
+
+    def ready(action: Mix | Call) -> Callable[[], None]:
+        if isinstance(action, Call):
+            return partial(bound.call, action.condition, time(action.sigma))
+        outs, ins = ([bound.slots[slot] for slot in slots] for slots in (action.outs, action.ins))
+        return bound.prepare(outs, action.weights, ins)
+
+    def put_back(sigma: float) -> Callable[[], None]:
+        values, noise, where = bound.slots[todo.slots : todo.slots + 3]
+        weights = preserving(sigma), sigma * preserving(sigma)
+        return bound.prepare([bound.slots[X]], [weights], [values, noise], where)
+
+    def whole(step: Step, sigma_next: float) -> tuple[Callable[[], None], ...]:
+        return (*map(ready, step.actions), *([put_back(sigma_next)] if known else []))
+
+    return [whole(step, sigma) for step, sigma in zip(todo.steps, todo.sigmas[1:])]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 Network = Callable[[Any, float], Any]
@@ -38,3 +39,28 @@ def from_x0(network: Network) -> Denoiser:
 
 
 PREDICTIONS: dict[str, Callable[[Network], Denoiser]] = {"eps": from_eps, "v": from_v, "x0": from_x0}
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Classifier-free guidance of strength `scale`, at noise levels low < sigma <= high; 1 is none.
+
+    Ho & Salimans 2022, in their later form uncond + scale * (cond - uncond); the interval from Kynkaanniemi et al. 2024.
+    """
+
+    scale: float
+    low: float = 0.0
+    high: float = math.inf
+
+
+def guided(conditional: Denoiser, unconditional: Denoiser, guidance: Guidance) -> Denoiser:
+    """Both denoisers in one; outside of the interval the unconditional network is not called."""
+
+    def denoise(x: Any, sigma: float) -> Any:
+        denoised = conditional(x, sigma)
+        if guidance.scale == 1 or not guidance.low < sigma <= guidance.high:
+            return denoised
+        without = unconditional(x, sigma)
+        return without + guidance.scale * (denoised - without)
+
+    return denoise

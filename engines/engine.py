@@ -8,10 +8,10 @@ EngineError                  everything that can go wrong here
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,6 +42,42 @@ class TensorSpec:
     shape: tuple[int | str, ...]
 
 
+class Bound(Protocol):
+    """A network made ready for one trajectory: its constant inputs in place, x and the sampler's arrays where it computes.
+
+    The denoising loop works on arrays of the engine's own kind, all of x's shape and dtype, of which it knows only that
+    `np.asarray` brings them to the host (numpy arrays, or a device array with `__array__`, which waits for the device).
+    Everything in one Bound happens in order; nothing else needs to wait.
+    """
+
+    slots: list[Any]
+    """[x: what the network is fed, its answer, then arrays that loops have asked for]; loops append what `array` gives."""
+    programs: dict[Any, Any]
+    """What loops have prepared on these arrays, by their own keys; it lives and dies with the arrays."""
+
+    def array(self) -> Any:
+        """One more array of x's shape and dtype, kept until the Bound goes."""
+
+    def store(self, array: Any, host: np.ndarray) -> None:
+        """Copies `host` into one of the arrays."""
+
+    def call(self, condition: int, t: float) -> None:
+        """slots[1] = network(slots[0], t) with the constant inputs number `condition`; t is the same for all rows."""
+
+    def prepare(
+        self, outs: Sequence[Any], weights: Sequence[Sequence[float]], ins: Sequence[Any], where: Any = None
+    ) -> Callable[[], None]:
+        """A function that sets outs[j] to the weighted sum of `ins` and outs[0] ... outs[j - 1], weights in weights[j].
+
+        Only the last of `outs` may be among `ins`. With `where` (an array; then there is one out) only cells in which it
+        is not 0 are written. At most 4 outs and 8 ins. The function is called many times, as `call` and it follow each
+        other: on a GPU it is one launch of one element-wise kernel.
+        """
+
+    def close(self) -> None:
+        """The trajectory is over: the buffers may serve the next one."""
+
+
 class Engine(Protocol):
     """A loaded network, ready to run. Used by one thread at a time."""
 
@@ -54,6 +90,13 @@ class Engine(Protocol):
         """One forward pass. Every input must be fed with its dtype and shape, else `EngineRunError`.
 
         The returned arrays belong to the engine and are overwritten by the next call.
+        """
+
+    def bind(self, x: np.ndarray, conditions: Sequence[Mapping[str, np.ndarray]]) -> Bound:
+        """Ready for a trajectory from arrays shaped as `x` (B, ...): inputs beside `x` and `t` are constant, per condition.
+
+        Bounds that are open at the same time share no buffers; one that is closed is used again for the same shapes, so
+        that a repeated problem finds everything in place.
         """
 
     def close(self) -> None:

@@ -15,9 +15,14 @@ def gaussian(seed: int, item: int, step: int, shape: tuple[int, ...]) -> np.ndar
     return generator(seed, item, step).standard_normal(shape, dtype=np.float32)
 
 
-def batch(seed: int, items: Sequence[int], step: int, shape: tuple[int, ...]) -> np.ndarray:
-    """(len(items), *shape): each item's own noise, stacked."""
-    return np.stack([gaussian(seed, item, step, shape) for item in items])
+def batch(
+    seed: int, items: Sequence[int], step: int, shape: tuple[int, ...], out: np.ndarray | None = None
+) -> np.ndarray:
+    """(len(items), *shape): each item's own noise, stacked; in `out` where that is given."""
+    out = np.empty((len(items), *shape), np.float32) if out is None else out
+    for row, item in zip(out, items):
+        generator(seed, item, step).standard_normal(dtype=np.float32, out=row)
+    return out
 
 
 def generator(seed: int, item: int, stream: int) -> np.random.Generator:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .engine import EngineLoadError, EngineRunError, EngineUnavailable, TensorSpec, check_feeds
+from .host import HostBound
 
 _DTYPES = {
     "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64",
@@ -46,18 +47,121 @@ class OnnxRuntimeEngine:
         self.provider: str = self._session.get_providers()[0]
         self.inputs = {i.name: _spec(i) for i in self._session.get_inputs()}
         self.outputs = {o.name: _spec(o) for o in self._session.get_outputs()}
+        named = {d for spec in self.inputs.values() for d in spec.shape}
+        self._sizes_unknown = any(isinstance(d, str) and d not in named for spec in self.outputs.values() for d in spec.shape)
+        self._calls, self._bounds = _Shelf(), _Shelf()
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """See `Engine.run`."""
         check_feeds(self.inputs, feeds)
-        try:
-            return dict(zip(self.outputs, self._session.run(None, dict(feeds))))
-        except Exception as e:
-            raise EngineRunError(f"onnxruntime failed in a step: {_first_line(e)}") from e
+        if self._sizes_unknown:
+            return dict(zip(self.outputs, _run(self._session.run, None, dict(feeds))))
+        shapes = tuple(feeds[name].shape for name in self.inputs)
+        call = self._calls.take(shapes) or _Call(self._session, self.inputs, self.outputs, feeds)
+        self._calls.give(shapes, call)
+        return call.run(feeds)
+
+    def bind(self, x: np.ndarray, conditions: Sequence[Mapping[str, np.ndarray]]) -> _Bound:
+        """See `Engine.bind`."""
+        for condition in conditions:
+            check_feeds(self.inputs, {"x": x, "t": np.empty(len(x), np.float32), **condition})
+        shapes = (x.shape, *(array.shape for condition in conditions for array in condition.values()), len(conditions))
+        bound = self._bounds.take(shapes) or _Bound(self._session, self.inputs, self.outputs, x, conditions, self._bounds, shapes)
+        bound.load(conditions)
+        return bound
 
     def close(self) -> None:
         """See `Engine.close`."""
+        self._calls, self._bounds = _Shelf(), _Shelf()
         del self._session
+
+
+class _Shelf:
+    """Buffers that wait for the next problem of their shapes; those of the shapes used longest ago are given up.
+
+    Few, so that shapes that keep changing do not fill the memory.
+    """
+
+    def __init__(self, room: int = 4):
+        self._room = room
+        self._waiting: dict[tuple[Any, ...], Any] = {}
+
+    def take(self, shapes: tuple[Any, ...]) -> Any:
+        """What waits for these shapes, or None."""
+        return self._waiting.pop(shapes, None)
+
+    def give(self, shapes: tuple[Any, ...], buffers: Any) -> None:
+        """Kept as the newest; of what has the same shapes one is enough."""
+        self._waiting.pop(shapes, None)
+        self._waiting[shapes] = buffers
+        while len(self._waiting) > self._room:
+            del self._waiting[next(iter(self._waiting))]
+
+
+class _Call:
+    """Buffers of one shape of call, bound to the session."""
+
+    def __init__(self, session: Any, inputs: Mapping[str, TensorSpec], outputs: Mapping[str, TensorSpec], feeds: Any):
+        self._session, self._binding = session, session.io_binding()
+        sizes = {d: n for name, spec in inputs.items() for d, n in zip(spec.shape, feeds[name].shape)}
+        self._in = {name: np.empty_like(array, order="C") for name, array in feeds.items()}
+        self._out = {name: np.empty([sizes.get(d, d) for d in spec.shape], spec.dtype) for name, spec in outputs.items()}
+        for name, array in self._in.items():
+            _bind(self._binding.bind_input, name, array)
+        for name, array in self._out.items():
+            _bind(self._binding.bind_output, name, array)
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        for name, array in feeds.items():
+            np.copyto(self._in[name], array)
+        _run(self._session.run_with_iobinding, self._binding)
+        return self._out
+
+
+class _Bound(HostBound):
+    """See `engine.Bound`. Every condition has a binding of its own; all share x, t and the answer."""
+
+    def __init__(
+        self, session: Any, inputs: Any, outputs: Any, x: np.ndarray, conditions: Sequence[Mapping[str, np.ndarray]],
+        shelf: _Shelf, shapes: tuple[Any, ...],
+    ):  # fmt: skip
+        super().__init__(np.empty_like(x), np.empty_like(x))
+        self._session, self._shelf, self._shapes = session, shelf, shapes
+        self._t = np.empty(len(x), np.float32)
+        self._conditions = [{name: np.empty_like(array, order="C") for name, array in each.items()} for each in conditions]
+        self._bindings = []
+        for each in self._conditions:
+            binding = session.io_binding()
+            for name, array in {"x": self.slots[0], "t": self._t, **each}.items():
+                _bind(binding.bind_input, name, array)
+            _bind(binding.bind_output, next(iter(outputs)), self.slots[1])
+            self._bindings.append(binding)
+
+    def load(self, conditions: Sequence[Mapping[str, np.ndarray]]) -> None:
+        """Copies the constant inputs in."""
+        for mine, given in zip(self._conditions, conditions):
+            for name, array in given.items():
+                np.copyto(mine[name], array)
+
+    def call(self, condition: int, t: float) -> None:
+        """See `engine.Bound.call`."""
+        self._t.fill(t)
+        _run(self._session.run_with_iobinding, self._bindings[condition])
+
+    def close(self) -> None:
+        """See `engine.Bound.close`."""
+        self._shelf.give(self._shapes, self)
+
+
+def _bind(bind: Any, name: str, array: np.ndarray) -> None:
+    bind(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+
+
+def _run(function: Any, *args: Any) -> Any:
+    try:
+        return function(*args)
+    except Exception as e:
+        raise EngineRunError(f"onnxruntime failed in a step: {_first_line(e)}") from e
 
 
 def _spec(node: Any) -> TensorSpec:

@@ -7,11 +7,12 @@ suite as every engine.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from .engine import TensorSpec, check_feeds
+from .host import CallableBound
 
 
 class StandInEngine:
@@ -36,6 +37,16 @@ class StandInEngine:
         surprise = (x - alpha * self._mean) / (alpha * alpha * self._var + sigma * sigma)
         x0, eps = self._mean + alpha * self._var * surprise, sigma * surprise
         return {"out": alpha * eps - sigma * x0}
+
+    def bind(self, x: np.ndarray, conditions: Sequence[Mapping[str, np.ndarray]]) -> CallableBound:
+        """See `Engine.bind`; there are no inputs beside x and t."""
+
+        def network(x: np.ndarray, t: float) -> np.ndarray:
+            return self.run({"x": x, "t": np.full(len(x), t, np.float32)})["out"]
+
+        for condition in conditions:
+            check_feeds(self.inputs, {"x": x, "t": np.zeros(len(x), np.float32), **condition})
+        return CallableBound([network] * len(conditions), x)
 
     def close(self) -> None:
         """Nothing to give back."""

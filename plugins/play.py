@@ -8,12 +8,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..config import typed
-from ..engines import noise
+from ..engines import noise, samplers
 from ..engines.denoise import Checkpoint, denoise, start
-from ..engines.denoiser import PREDICTIONS
 from ..engines.engine import Engine
-from ..engines.samplers import SAMPLERS
-from ..engines.schedules import SCHEDULES, angle
+from ..engines.schedules import SCHEDULES
 from .kind import JobKind, Outcome, Problem, Task
 
 T = TypeVar("T")
@@ -56,17 +54,18 @@ def walk(
     at: Checkpoint | None = None,
 ) -> Iterator[Checkpoint]:
     """The same for any engine and schedule."""
-    output, rows = next(iter(engine.outputs)), len(problem.x)
-
-    def network(x: np.ndarray, sigma: float) -> np.ndarray:
-        return engine.run({"x": x, "t": np.full(rows, angle(sigma), np.float32), **problem.cond})[output]
+    here = np.empty_like(problem.x)
 
     def step_noise(step: int) -> np.ndarray:
-        return noise.batch(seed, problem.items, step, problem.x.shape[1:])
+        return noise.batch(seed, problem.items, step, here.shape[1:], here)
 
     first = at or start(problem.x, sigmas)
     yield first
-    yield from denoise(SAMPLERS[sampler], PREDICTIONS[prediction](network), sigmas, first, step_noise)
+    bound = engine.bind(problem.x, [problem.cond])
+    try:
+        yield from denoise(bound, samplers.sampler(sampler), prediction, sigmas, first, step_noise)
+    finally:
+        bound.close()
 
 
 def solve(checkpoints: Iterator[Checkpoint]) -> np.ndarray:

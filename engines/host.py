@@ -1,0 +1,87 @@
+"""The loop's arrays and arithmetic in numpy: what an engine that computes on the CPU has in common with the others.
+
+No array of x's size is made in a step: every pass writes where something lies already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+_Pass = tuple[Callable[..., object], tuple[Any, ...]]
+"""One pass over the arrays: a ufunc and what it is called with."""
+
+
+class HostBound:
+    """The part of `engine.Bound` that is arithmetic; `call` and `close` are the engine's own."""
+
+    def __init__(self, x: np.ndarray, out: np.ndarray):
+        self.slots: list[np.ndarray] = [x, out]
+        self.programs: dict[Any, Any] = {}
+        self._scratch = np.empty_like(x)
+
+    def array(self) -> np.ndarray:
+        """See `engine.Bound.array`."""
+        return np.zeros_like(self._scratch)
+
+    def store(self, array: np.ndarray, host: np.ndarray) -> None:
+        """See `engine.Bound.store`."""
+        np.copyto(array, host)
+
+    def prepare(
+        self, outs: Sequence[np.ndarray], weights: Sequence[Sequence[float]], ins: Sequence[np.ndarray], where: Any = None
+    ) -> Callable[[], None]:
+        """See `engine.Bound.prepare`."""
+        passes: list[_Pass] = []
+        for j, (out, row) in enumerate(zip(outs, weights)):
+            terms = [(weight, array) for weight, array in zip(row, (*ins, *outs[:j])) if weight != 0]
+            if where is None:
+                passes += _sum(out, terms, self._scratch)
+            else:
+                whole, chosen = self.array(), np.empty(where.shape, bool)
+                passes += _sum(whole, terms, self._scratch)
+                passes += [(np.not_equal, (where, 0, chosen)), (_put, (out, whole, chosen))]
+
+        def run() -> None:
+            for function, args in passes:
+                function(*args)
+
+        return run
+
+
+def _sum(out: np.ndarray, terms: list[tuple[float, np.ndarray]], scratch: np.ndarray) -> list[_Pass]:
+    """The passes that leave the weighted sum of `terms` in `out`, which may be one of them."""
+    if not terms:
+        return [(out.fill, (0,))]
+    (weight, array), *others = sorted(terms, key=lambda term: term[1] is not out)  # what is overwritten goes first
+    passes: list[_Pass] = []
+    if array is not out or weight != 1:
+        passes.append((np.multiply, (array, np.array(weight, out.dtype), out)))
+    for weight, array in others:
+        if weight in (1, -1):
+            passes.append((np.add if weight == 1 else np.subtract, (out, array, out)))
+        else:
+            passes.append((np.multiply, (array, np.array(weight, out.dtype), scratch)))
+            passes.append((np.add, (out, scratch, out)))
+    return passes
+
+
+def _put(out: np.ndarray, values: np.ndarray, where: np.ndarray) -> None:
+    np.copyto(out, values, where=where)
+
+
+class CallableBound(HostBound):
+    """A network that is a Python function (x, t) -> prediction; for judges, tests and the stand-in."""
+
+    def __init__(self, networks: Sequence[Callable[[np.ndarray, float], np.ndarray]], x: np.ndarray):
+        super().__init__(x.copy(), np.empty_like(x))
+        self._networks = networks
+
+    def call(self, condition: int, t: float) -> None:
+        """See `engine.Bound.call`."""
+        np.copyto(self.slots[1], self._networks[condition](self.slots[0], t))
+
+    def close(self) -> None:
+        """Nothing to give back."""
