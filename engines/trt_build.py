@@ -159,7 +159,7 @@ def _spec(trt: Any, tensor: Any) -> TensorSpec:
     )
     dtype = dtypes(trt).get(tensor.dtype)
     if dtype is None:
-        raise EngineLoadError(f"'{tensor.name}' is {tensor.dtype}, which numpy does not have: expected float32 or float16 outside")
+        raise EngineLoadError(f"'{tensor.name}' is {tensor.dtype}, which numpy does not have; let it be float32 or float16")
     return TensorSpec(tensor.name, dtype, shape)
 
 

@@ -53,7 +53,7 @@ class Device:
         self.cuda: Any = cuda
         self.unified = bool(device.get_attribute(cuda.device_attribute.INTEGRATED))
         """GPU and CPU share one memory: what the host writes needs no copy."""
-        self._kernels: dict[tuple[int, int], Any] = {}
+        self._kernels: dict[tuple[int, int, bool], Any] = {}
 
     @contextlib.contextmanager
     def current(self, doing: str) -> Iterator[None]:
@@ -79,30 +79,39 @@ class Device:
             return EngineLost(f"{doing}: {error}; the GPU refuses all further work of this process ({e})")
         return EngineRunError(f"{doing}: {error}")
 
-    def mix(self, outs: Sequence[int], ins: Sequence[int], weights: Sequence[float], count: int, stream: Any) -> None:
-        """One pass over `count` float32: outs[j] = sum of w * ins, then of w * outs[i] with i < j. Addresses; see `mix_ptx`.
-
-        `weights` holds the rows one after the other. An array may be both read and written.
-        """
-        shape = (len(ins), len(outs))
+    def mix(
+        self, outs: Sequence[int], weights: Sequence[Sequence[float]], ins: Sequence[int], where: int | None, count: int
+    ) -> Callable[[Any], None]:
+        """A function of a stream that runs `mix_ptx` on these addresses, each of `count` float32."""
+        shape = (len(ins), len(outs), where is not None)
+        flat = [float(weight) for row in weights for weight in row]
         if shape not in self._kernels:
             kernel = self.cuda.module_from_buffer(mix_ptx(*shape).encode()).get_function("mix")
-            self._kernels[shape] = kernel.prepare("P" * sum(shape) + "I" + "f" * len(weights))
-        grid = (-(-count // _BLOCK), 1)
-        self._kernels[shape].prepared_async_call(grid, (_BLOCK, 1, 1), stream, *outs, *ins, count, *weights)
+            self._kernels[shape] = kernel.prepare("P" * sum(shape) + "I" + "f" * len(flat))
+        kernel, grid, block = self._kernels[shape], (-(-count // _BLOCK), 1), (_BLOCK, 1, 1)
+        args = [*outs, *ins, *([] if where is None else [where]), count, *flat]
+
+        def launch(stream: Any) -> None:
+            kernel.prepared_async_call(grid, block, stream, *args)
+
+        return launch
 
 
-def mix_ptx(ins: int, outs: int) -> str:
-    """PTX of the kernel `mix`: addresses of `outs` and `ins`, number of elements, rows of weights.
+def mix_ptx(ins: int, outs: int, where: bool = False) -> str:
+    """PTX of the kernel `mix`: outs[j] becomes the weighted sum of ins and of outs[0] ... outs[j - 1], in one pass.
 
-    One thread per element reads every input before it writes. PTX 7.0 for sm_75, the oldest GPU of TensorRT 10; drivers
-    compile it for whatever is newer.
+    Parameters: addresses of outs, of ins and, with `where`, of an array whose zeros leave the outs as they are; the number
+    of elements; the rows of weights. One thread per element reads everything before it writes, so an array may be both.
+    PTX 7.0 for sm_75, the oldest GPU of TensorRT 10; the driver compiles it for whatever is newer.
     """
     weights = [(j, k) for j in range(outs) for k in range(ins + j)]
     parameters = [f".param .u64 o{j}" for j in range(outs)] + [f".param .u64 i{k}" for k in range(ins)]
-    parameters += [".param .u32 n"] + [f".param .f32 w{j}_{k}" for j, k in weights]
+    parameters += [".param .u64 where"] * where + [".param .u32 n"] + [f".param .f32 w{j}_{k}" for j, k in weights]
     lines = ["ld.param.u32 %r0, [n];", "mov.u32 %r1, %ctaid.x;", "mov.u32 %r2, %ntid.x;", "mov.u32 %r3, %tid.x;"]
     lines += ["mad.lo.u32 %r4, %r1, %r2, %r3;", "setp.ge.u32 %p0, %r4, %r0;", "@%p0 ret;", "mul.wide.u32 %d0, %r4, 4;"]
+    if where:
+        lines += ["ld.param.u64 %d1, [where];", "add.u64 %d1, %d1, %d0;", "ld.global.f32 %f0, [%d1];"]
+        lines += ["setp.eq.f32 %p0, %f0, 0f00000000;", "@%p0 ret;"]
     for k in range(ins):
         lines += [f"ld.param.u64 %d1, [i{k}];", "add.u64 %d1, %d1, %d0;", f"ld.global.f32 %v{k}, [%d1];"]
     for j in range(outs):

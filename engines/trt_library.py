@@ -72,6 +72,12 @@ def probe(timeout_s: float = 20.0) -> Gpu:
     return Gpu(**answer)
 
 
+@functools.cache
+def known_gpu() -> Gpu:
+    """What `probe` found the first time that it found one; its free memory may have changed since."""
+    return probe()
+
+
 def cuda_driver() -> ctypes.CDLL:
     """libcuda, for what pycuda does not offer. OSError where there is no driver."""
     return ctypes.CDLL("libcuda.so.1")
