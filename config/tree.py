@@ -107,7 +107,10 @@ class Models:
 class Engine:
     """What runs the networks."""
 
-    backend: Annotated[Literal["onnxruntime"], Meta(description="library that runs the networks")] = "onnxruntime"
+    backend: Annotated[
+        Literal["onnxruntime", "tensorrt"],
+        Meta(description="library that runs the networks; tensorrt: on an NVIDIA GPU, for which it compiles them first"),
+    ] = "onnxruntime"
     threads: Annotated[
         int | Literal["auto"], Meta(description="threads of one network call; auto: the cores we may use, less one")
     ] = "auto"

@@ -129,7 +129,7 @@ def open_engine(
         from .onnxrt import OnnxRuntimeEngine
 
         return OnnxRuntimeEngine(path, threads)
-    if backend == "tensorrt" and cache:
+    if backend == "tensorrt":
         from .trt import open_plan
 
         return open_plan(path, cache, ranges or {})

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .engine import EngineLoadError, EngineNotBuilt, EngineRunError, TensorSpec, check_feeds
+from .engine import EngineLoadError, EngineNotBuilt, EngineRunError, EngineUnavailable, TensorSpec, check_feeds
 from .trt_bound import Binding, DeviceBound
 from .trt_build import dtypes, find_plan
 from .trt_device import Buffer, Graph, open_device
@@ -29,8 +29,10 @@ _SHELF = 4
 """Closed trajectories whose buffers wait for the next one of their shapes."""
 
 
-def open_plan(onnx: Path, cache: Path, ranges: Ranges) -> TensorRtEngine:
+def open_plan(onnx: Path, cache: Path | None, ranges: Ranges) -> TensorRtEngine:
     """See `engine.open_engine`."""
+    if cache is None:
+        raise EngineUnavailable("tensorrt needs a folder for what it compiles: give open_engine its cache")
     plan = find_plan(onnx, cache, known_gpu(), ranges)
     if plan is None:
         raise EngineNotBuilt(

@@ -75,10 +75,10 @@ def _build(onnx: Path, cache: Path, gpu: Gpu, identity: Identity, library: Libra
     kinds = trt.NetworkDefinitionCreationFlag  # 11.x knows nothing else and says so by the flag's absence or in vain
     network = builder.create_network(1 << int(kinds.STRONGLY_TYPED) if hasattr(kinds, "STRONGLY_TYPED") else 0)
     parser = trt.OnnxParser(network, library.logger)
-    if not parser.parse_from_file(str(onnx)):
+    if not parser.parse_from_file(str(onnx)) or network.num_outputs == 0:  # an empty file is an empty network to it
         flaws = "; ".join(_flaw(parser.get_error(i)) for i in range(min(parser.num_errors, 5)))
         library.errors.clear()  # the same again
-        raise EngineLoadError(f"{onnx}: {library.name} cannot read it: {flaws or 'not an ONNX file'}")
+        raise EngineLoadError(f"{onnx}: {library.name} cannot read it: {flaws or 'there is no network in it'}")
     inputs = tuple(_spec(trt, network.get_input(i)) for i in range(network.num_inputs))
     outputs = tuple(_spec(trt, network.get_output(i)) for i in range(network.num_outputs))
 

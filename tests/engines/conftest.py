@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from denoised.engines import trt_device, trt_library
+from denoised.engines.engine import EngineUnavailable
 from denoised.engines.trt_library import Gpu
 from onnx import TensorProto, helper, numpy_helper
 
@@ -64,6 +65,24 @@ def fake_gpu(monkeypatch):
     assert gpu.stack == []
     assert [f"{block.kind} of {block.nbytes} bytes" for block in gpu.blocks if block.live and not gpu.poisoned] == []
     assert [graph for graph in gpu.graphs if graph["live"] and not gpu.poisoned] == []
+
+
+@pytest.fixture(scope="session")
+def gpu_here():
+    """The GPU of this machine, or why there is none."""
+    try:
+        return trt_library.probe()
+    except EngineUnavailable as e:
+        return str(e)
+
+
+@pytest.fixture
+def real_gpu(gpu_here):
+    if isinstance(gpu_here, str):
+        pytest.skip(f"not run on a GPU: {gpu_here}")
+    forget_libraries()
+    yield gpu_here
+    forget_libraries()
 
 
 @pytest.fixture

@@ -43,7 +43,13 @@ class NetworkDefinitionCreationFlag(enum.IntEnum):
 
 
 _TYPES = {1: DataType.FLOAT, 10: DataType.HALF, 7: DataType.INT64, 6: DataType.INT32, 9: DataType.BOOL}
-_NUMPY = {DataType.FLOAT: "float32", DataType.HALF: "float16", DataType.INT64: "int64", DataType.INT32: "int32", DataType.BOOL: "bool"}
+_NUMPY = {
+    DataType.FLOAT: "float32",
+    DataType.HALF: "float16",
+    DataType.INT64: "int64",
+    DataType.INT32: "int32",
+    DataType.BOOL: "bool",
+}
 
 
 class ILogger:
@@ -229,7 +235,9 @@ class Builder:
             {"name": t.name, "dtype": t.dtype.name, "shape": t.shape, "symbols": t._symbols, "input": t in network._inputs}
             for t in (*network._inputs, *network._outputs)
         ]
-        header = json.dumps({"version": __version__, "tensors": tensors, "profile": config._profile and config._profile._shapes})
+        header = json.dumps(
+            {"version": __version__, "tensors": tensors, "profile": config._profile and config._profile._shapes}
+        )
         body = header.encode() + b"\n" + network._model
         return IHostMemory(_MAGIC + zlib.crc32(body).to_bytes(4, "big") + body)
 
