@@ -55,6 +55,13 @@ class Device:
         """GPU and CPU share one memory: what the host writes needs no copy."""
         self._kernels: dict[tuple[int, int, bool], Any] = {}
 
+    def __del__(self) -> None:
+        """At the thread's end. pycuda's own clean-up takes a primary context for one of its making, and complains."""
+        with contextlib.suppress(Exception):
+            self._kernels.clear()
+            self._context.push()
+            self._context.detach()  # pops it as well
+
     @contextlib.contextmanager
     def current(self, doing: str) -> Iterator[None]:
         """In here the context is current. An error of CUDA becomes `EngineRunError`, one that will stay `EngineLost`."""

@@ -61,7 +61,7 @@ def fake_gpu(monkeypatch):
     monkeypatch.setattr(trt_library, "probe", lambda: FAKE_GPU)
     yield gpu
     forget_libraries()
-    assert gpu.leaks == []
+    assert gpu.leaks == [] or gpu.poisoned
     assert gpu.stack == []
     assert [f"{block.kind} of {block.nbytes} bytes" for block in gpu.blocks if block.live and not gpu.poisoned] == []
     assert [graph for graph in gpu.graphs if graph["live"] and not gpu.poisoned] == []

@@ -71,7 +71,7 @@ def test_every_shipped_network_builds_with_the_progress_told(rtx, plan_cache, sh
     assert {s.name for s in sidecar.outputs} == {o.name for o in model.graph.output}
     assert len(data) > 10_000 and sidecar.identity.library == rtx.name
     shares = [share for share, _ in told]
-    assert shares == sorted(shares) and 0 <= shares[0] and shares[-1] <= 1 and len(set(shares)) > 10
+    assert shares == sorted(shares) and shares[0] >= 0 and shares[-1] <= 1 and len(set(shares)) > 10
     assert len({phase for _, phase in told}) > 3
 
 

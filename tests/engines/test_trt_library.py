@@ -12,7 +12,6 @@ from denoised.engines import trt_library
 from denoised.engines.engine import EngineUnavailable
 from denoised.engines.trt_library import Gpu, load_library, memory_available, probe
 
-
 LIBCUDA = """
 #include <stddef.h>
 #include <string.h>

@@ -312,6 +312,7 @@ class IExecutionContext:
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         self._session = ort.InferenceSession(engine._model, options, providers=["CPUExecutionProvider"])
+        self._results: dict[str, Any] = {}
         self.told = {"shape": 0, "address": 0}
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
@@ -332,13 +333,15 @@ class IExecutionContext:
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         if name in self._shapes:
             return self._shapes[name]
-        sizes = {
-            symbol: size
-            for other, shape in self._shapes.items()
-            for symbol, size in zip(self._engine._tensors[other]["symbols"], shape)
-        }
-        tensor = self._engine._tensors[name]
-        return tuple(sizes.get(symbol, -1) if symbol else size for symbol, size in zip(tensor["symbols"], tensor["shape"]))
+        if self.infer_shapes():
+            return tuple(self._engine._tensors[name]["shape"])
+        if self._results.get("of") != self._shapes:  # the symbols of an output need not be those of the inputs
+            zeros = {n: np.zeros(shape, _NUMPY[self._engine.get_tensor_dtype(n)]) for n, shape in self._shapes.items()}
+            names = [output.name for output in self._session.get_outputs()]
+            results = {n: result.shape for n, result in zip(names, self._session.run(None, zeros))}
+            self._results = {"of": dict(self._shapes), **results}
+        shape: tuple[int, ...] = self._results[name]
+        return shape
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self.told["address"] += 1

@@ -21,7 +21,7 @@ class LogicError(Error):
     """Whatever is not memory or a launch."""
 
 
-class MemoryError(Error):  # noqa: A001
+class MemoryError(Error):
     """No memory left."""
 
 
@@ -66,12 +66,21 @@ class Device:
 
 class Context:
     def __init__(self) -> None:
-        self.thread = threading.get_ident()
+        self.thread, self.detached = threading.get_ident(), False
 
     def push(self) -> None:
         if gpu.poisoned:
             raise LogicError(gpu.poisoned)
         gpu.stack.append(self)
+
+    def detach(self) -> None:
+        if gpu.stack and gpu.stack[-1] is self:
+            gpu.stack.pop()
+        self.detached = True
+
+    def __del__(self) -> None:
+        if not self.detached:
+            gpu.leaks.append("a primary context that was never detached")
 
     @staticmethod
     def pop() -> None:
