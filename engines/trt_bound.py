@@ -86,7 +86,7 @@ class DeviceBound:
         return int(self._owned[-1])
 
     def load(self, conditions: Sequence[Mapping[str, np.ndarray]]) -> None:
-        """Copies the constant inputs in. Nothing is under way: a trajectory that ends waits."""
+        """Copies the constant inputs in. What a trajectory before this one left under way, nobody waits for any more."""
         with self._device.current("the inputs of a trajectory"):
             for mine, given in zip(self._conditions, conditions):
                 for name, array in given.items():
@@ -145,12 +145,10 @@ class DeviceBound:
 
     def close(self) -> None:
         """See `engine.Bound.close`."""
-        with self._device.current("the end of a trajectory"):
-            self._stream.synchronize()
         self._engine.shelve(self._key, self)
 
     def free(self) -> None:
-        """Gives the memory back, with nothing under way and the context current."""
+        """Gives the memory back, with the context current; CUDA waits for what is under way."""
         self.programs.clear()
         for owned in self._owned:
             owned.free()

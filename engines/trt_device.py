@@ -59,8 +59,7 @@ class Device:
         """At the thread's end. pycuda's own clean-up takes a primary context for one of its making, and complains."""
         with contextlib.suppress(Exception):
             self._kernels.clear()
-            self._context.push()
-            self._context.detach()  # pops it as well
+            self._context.detach()
 
     @contextlib.contextmanager
     def current(self, doing: str) -> Iterator[None]:

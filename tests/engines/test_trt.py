@@ -173,6 +173,34 @@ def test_a_call_becomes_a_graph_and_gives_the_same_bytes(engine, fake_gpu):
     assert engine.run(feeds())["out"].tobytes() == plain
 
 
+def test_graphs_of_ended_trajectories_do_not_pile_up(engine, fake_gpu):
+    def graphs():
+        return sum(graph["live"] for graph in fake_gpu.graphs)
+
+    def inside():
+        outer = engine.bind(unit(2), [{"label": np.ones((2, 2), np.float32)}])
+        for point in denoise(outer, SAMPLERS["ddim"], PREDICTION, SIGMAS, start(unit(2), SIGMAS)):
+            if point.step == 4:
+                trajectory(engine, batch=2)
+        outer.close()
+
+    inside()
+    most = graphs()
+    for _ in range(4):
+        inside()
+    assert 0 < graphs() <= most
+
+
+def test_an_abandoned_trajectory_leaves_the_next_one_as_it_is(engine):
+    alone = trajectory(engine)[-1].x.tobytes()
+    abandoned = engine.bind(unit(2, 5), [{"label": np.full((2, 2), 9, np.float32)}])
+    steps = denoise(abandoned, SAMPLERS["ddim"], PREDICTION, SIGMAS, start(unit(2, 5), SIGMAS))
+    next(steps)
+    steps.close()
+    abandoned.close()
+    assert trajectory(engine)[-1].x.tobytes() == alone
+
+
 def test_without_graphs_it_calls(engine, fake_gpu):
     fake_gpu.can_capture = False
     plain = engine.run(feeds())["out"].tobytes()
@@ -191,6 +219,7 @@ def test_one_memory_for_gpu_and_cpu_needs_no_copies(fake_gpu, small_onnx, plan_c
 
 
 def test_a_shape_outside_the_plan_is_named_with_what_it_takes(engine):
+    engine.run(feeds())
     with pytest.raises(EngineRunError, match=r"'x': found shape \(17, 4\), this plan takes \(1, 4\) to \(16, 4\): .*profile"):
         engine.run(feeds(17))
     assert engine.run(feeds())["out"].shape == (2, 4)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime as ort
-from fake_gpu import gpu
+from fake_gpu import Broken, gpu
 
 __version__ = os.environ.get("FAKE_TENSORRT", "10.3.0")
 _MAGIC = b"fake plan "
@@ -313,6 +313,7 @@ class IExecutionContext:
         options.intra_op_num_threads = 1
         self._session = ort.InferenceSession(engine._model, options, providers=["CPUExecutionProvider"])
         self._results: dict[str, Any] = {}
+        self._changes = 0
         self.told = {"shape": 0, "address": 0}
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
@@ -323,7 +324,9 @@ class IExecutionContext:
         )
         if fits:
             self._shapes[name] = shape
+            self._changes += 1
         else:
+            self._shapes.pop(name, None)
             _complain(self._logger, f"IExecutionContext::setInputShape: {name}: shape {shape} is not in the profile")
         return fits
 
@@ -362,10 +365,11 @@ class IExecutionContext:
             _complain(self._logger, "IExecutionContext::enqueueV3: capture before a first run with these shapes")
             return False
         self._ran_with = dict(self._shapes)
-        stream.put(self._work(dict(self._shapes), dict(self._addresses)))
+        recorded_at = None if stream.recording is None else self._changes
+        stream.put(self._work(dict(self._shapes), dict(self._addresses), recorded_at))
         return True
 
-    def _work(self, shapes: dict[str, tuple[int, ...]], addresses: dict[str, int]) -> Any:
+    def _work(self, shapes: dict[str, tuple[int, ...]], addresses: dict[str, int], recorded_at: int | None) -> Any:
         shapes |= {name: self.get_tensor_shape(name) for name in addresses if name not in shapes}
 
         def array(name: str) -> np.ndarray:
@@ -374,6 +378,8 @@ class IExecutionContext:
             return gpu.bytes_at(addresses[name], nbytes).view(dtype).reshape(shapes[name])
 
         def execute() -> None:
+            if recorded_at not in (None, self._changes):
+                raise Broken("a graph was launched although shapes have changed since it was recorded", sticky=True)
             feeds = {name: array(name).copy() for name, t in self._engine._tensors.items() if t["input"]}
             for name, result in zip([o.name for o in self._session.get_outputs()], self._session.run(None, feeds)):
                 array(name)[...] = result
