@@ -12,6 +12,7 @@ import itertools
 import math
 import sys
 import warnings
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -134,7 +135,9 @@ def main() -> None:
     diffusers.utils.logging.set_verbosity_error()
     rng = np.random.default_rng(0)
     x, worst_of_all = rng.standard_normal(SHAPE), 0.0
-    print(f"diffusers {diffusers.__version__}, torch {torch.__version__}; largest relative difference of a state, {STEPS} steps")
+    print(
+        f"diffusers {diffusers.__version__}, torch {torch.__version__}; largest relative difference of a state, {STEPS} steps"
+    )
     print(f"{'':14}" + "".join(f"{schedule:>15}" for schedule in BETAS))
     for method in PEERS:
         row = f"{method:14}"
@@ -149,7 +152,7 @@ def main() -> None:
                 noise = rng.standard_normal((steps, *SHAPE))
                 sigmas = sigmas_of(method, schedule, steps)
                 want = theirs(peer(method, schedule, prediction), prediction, x, sigmas, noise)
-                have = run(method, schedule, prediction, lambda x, s, p=prediction: network(x, s, p), x, steps, noise)
+                have = run(method, schedule, prediction, partial(network, prediction=prediction), x, steps, noise)
                 assert len(want) == len(have) == steps + 1
                 worst = max(worst, *(np.abs(a - b).max() / np.abs(b).max() for a, b in zip(have, want)))
             worst_of_all = max(worst_of_all, worst)

@@ -8,19 +8,17 @@ The least of several runs in process CPU time, one thread: what the work takes w
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from denoised.config.typed import read
 from denoised.engines.bundle import SHIPPED, OperatingPoint, read_bundle
-from denoised.engines.denoise import denoise, start
-from denoised.engines.denoiser import PREDICTIONS
 from denoised.engines.engine import open_engine
-from denoised.engines.samplers import SAMPLERS
-from denoised.engines.schedules import SCHEDULES, angle
+from denoised.engines.schedules import SCHEDULES
 from denoised.plugins.kind import Site, Task
+from denoised.plugins.play import solve, walk
 from denoised.plugins.sensor_imputation.gaussian import LENGTH, calibrate, condition, standardise
 from denoised.plugins.sensor_imputation.kind import KIND
 from denoised.plugins.sensor_imputation.params import ImputationParams
@@ -37,13 +35,7 @@ def job(params: ImputationParams, steps: int) -> None:
     try:
         problem = next(work)
         while True:
-            cond = problem.cond
-
-            def network(x: np.ndarray, sigma: float, cond: Mapping[str, np.ndarray] = cond) -> np.ndarray:
-                return NETWORKS["denoiser"].run({"x": x, "t": np.full(len(x), angle(sigma), np.float32), **cond})["out"]
-
-            *_, last = denoise(SAMPLERS[point.sampler], PREDICTIONS["v"](network), sigmas, start(problem.x, sigmas))
-            problem = work.send(last.x)
+            problem = work.send(solve(walk(problem, NETWORKS["denoiser"], sigmas, point.sampler, "v")))
     except StopIteration:
         return
 

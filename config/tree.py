@@ -111,6 +111,10 @@ class Engine:
         Literal["onnxruntime", "tensorrt"],
         Meta(description="library that runs the networks; tensorrt: on an NVIDIA GPU, for which it compiles them first"),
     ] = "onnxruntime"
+    provider: Annotated[
+        Literal["cpu", "cuda"],
+        Meta(description="where onnxruntime computes; one that does not start is an error, never replaced"),
+    ] = "cpu"
     threads: Annotated[
         int | Literal["auto"], Meta(description="threads of one network call; auto: the cores we may use, less one")
     ] = "auto"

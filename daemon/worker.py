@@ -234,7 +234,8 @@ class Worker:
             files = bundle.manifest.variants[variant]
             if name not in files:
                 raise BundleError(f"{bundle.folder}: variant {variant} has no network '{name}', only {', '.join(files)}")
-            self._engines[key] = open_engine(bundle.file(files[name]), self._config.engine.backend, self._threads)
+            settings = self._config.engine
+            self._engines[key] = open_engine(bundle.file(files[name]), settings.backend, self._threads, settings.provider)
         return self._engines[key]
 
     def _keep(self, folder: Path, job_id: str, made: Any) -> list[dict[str, Any]]:

@@ -6,6 +6,8 @@ BundleError    the folder is not a bundle, or not the one that its sums describe
 from __future__ import annotations
 
 import hashlib
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +16,9 @@ import yaml
 from msgspec import Meta
 
 from ..config import typed
+from .denoiser import Guidance
+from .samplers import SAMPLERS
+from .schedules import SCHEDULES
 
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
@@ -24,13 +29,22 @@ class BundleError(ValueError):
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """One way to run a bundle: variant, sampler, steps, batch; with the quality that was measured there."""
+    """One way to run a bundle: variant, sampler, steps, batch; with the quality that was measured there.
+
+    sampler_args: the method's own choices (`eta`, `order`, `s_churn` ...). guidance: for kinds whose problems can be told
+    without their condition.
+    """
 
     variant: str = "fp32"
     sampler: str = "dpmpp_2m"
     steps: Annotated[int, Meta(ge=1, le=1000)] = 8
     batch: Annotated[int, Meta(ge=1, le=1024)] = 1
     quality: dict[str, float] = field(default_factory=dict)
+    sampler_args: dict[str, float] = field(default_factory=dict)
+    guidance: Guidance | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("sampler", self.sampler, "sampler_args", self.sampler_args, SAMPLERS)
 
 
 @dataclass(frozen=True)
@@ -51,12 +65,25 @@ class Manifest:
     geometry: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_choice("schedule", self.schedule, "schedule_args", self.schedule_args, SCHEDULES)
         if not self.operating_points:
             raise typed.Bad("operating_points", "expected at least one; the first is the default")
         for i, point in enumerate(self.operating_points):
             if point.variant not in self.variants:
                 known = ", ".join(self.variants)
                 raise typed.Bad("operating_points", f"point {i} names variant '{point.variant}'; known: {known}")
+
+
+def check_choice(
+    field: str, name: str, args_field: str, args: dict[str, float], known: Mapping[str, Callable[..., Any]]
+) -> None:
+    """`name` must be a function of `known`, and `args` numbers that it takes by keyword; else `typed.Bad`."""
+    if name not in known:
+        raise typed.Bad(field, f"unknown {field} '{name}'{typed.did_you_mean(name, known)}")
+    takes = [p.name for p in inspect.signature(known[name]).parameters.values() if isinstance(p.default, (int, float))]
+    for arg in args:
+        if arg not in takes:
+            raise typed.Bad(args_field, f"{name} takes {', '.join(takes) or 'no such choices'}, found '{arg}'")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from .denoiser import Guidance
 from .engine import Bound
-from .plan import NOISE, X, Call, Mix, Plan, Step, plan, preserving
+from .plan import NOISE, Call, Mix, Plan, Step, X, plan, preserving
 from .samplers import Memory, Sampler
 from .schedules import angle
 
@@ -92,13 +92,12 @@ def _memory_after(todo: Plan, step: int) -> tuple[int, ...]:
     return todo.steps[step - 1].memory if step else ()
 
 
-def _program(
-    bound: Bound, todo: Plan, time: Callable[[float], float], known: bool
-) -> list[tuple[Callable[[], None], ...]]:
+def _program(bound: Bound, todo: Plan, time: Callable[[float], float], known: bool) -> list[tuple[Callable[[], None], ...]]:
     """Every step as calls that are ready to go; made once for a plan, kept with the buffers that they write to."""
-    need = todo.slots + 3 * known
-    while len(bound.slots) < need:
-        bound.slots.append(bound.array())
+    for slot in range(len(bound.slots), todo.slots + 3 * known):
+        bound.slots.append(None if slot == NOISE else bound.array())
+    if bound.slots[NOISE] is None and any(step.noisy for step in todo.steps):
+        bound.slots[NOISE] = bound.array()
 
     def ready(action: Mix | Call) -> Callable[[], None]:
         if isinstance(action, Call):

@@ -117,18 +117,19 @@ def open_engine(
     path: Path,
     backend: str = "onnxruntime",
     threads: int = 1,
+    provider: str = "cpu",
     cache: Path | None = None,
     ranges: Mapping[str, tuple[int, int, int]] | None = None,
 ) -> Engine:
     """Loads the network at `path`; `EngineUnavailable` names what is missing, never a silent substitute.
 
-    For tensorrt `cache` is the folder of its plans, and `ranges` says how large the free dimensions may be, by symbol:
+    `provider` is where onnxruntime computes. For tensorrt `cache` is the folder of its plans, and `ranges` says how large the free dimensions may be, by symbol:
     (least, usual, most). `EngineNotBuilt` where no plan of this network, machine and ranges is there yet.
     """
     if backend == "onnxruntime":
         from .onnxrt import OnnxRuntimeEngine
 
-        return OnnxRuntimeEngine(path, threads)
+        return OnnxRuntimeEngine(path, threads, provider)
     if backend == "tensorrt":
         from .trt import open_plan
 

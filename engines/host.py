@@ -5,10 +5,12 @@ No array of x's size is made in a step: every pass writes where something lies a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from .engine import Engine
 
 _Pass = tuple[Callable[..., object], tuple[Any, ...]]
 """One pass over the arrays: a ufunc and what it is called with."""
@@ -17,10 +19,11 @@ _Pass = tuple[Callable[..., object], tuple[Any, ...]]
 class HostBound:
     """The part of `engine.Bound` that is arithmetic; `call` and `close` are the engine's own."""
 
-    def __init__(self, x: np.ndarray, out: np.ndarray):
-        self.slots: list[np.ndarray] = [x, out]
+    def __init__(self, shape: tuple[int, ...], dtype: Any):
+        # Made here and C-contiguous, whatever the layout of what is stored in them: a network reads them by address.
+        self.slots: list[np.ndarray] = [np.zeros(shape, dtype), np.zeros(shape, dtype)]
         self.programs: dict[Any, Any] = {}
-        self._scratch = np.empty_like(x)
+        self._scratch = np.zeros(shape, dtype)
 
     def array(self) -> np.ndarray:
         """See `engine.Bound.array`."""
@@ -73,10 +76,10 @@ def _put(out: np.ndarray, values: np.ndarray, where: np.ndarray) -> None:
 
 
 class CallableBound(HostBound):
-    """A network that is a Python function (x, t) -> prediction; for judges, tests and the stand-in."""
+    """A network that is a Python function (x, t) -> prediction."""
 
     def __init__(self, networks: Sequence[Callable[[np.ndarray, float], np.ndarray]], x: np.ndarray):
-        super().__init__(x.copy(), np.empty_like(x))
+        super().__init__(x.shape, x.dtype)
         self._networks = networks
 
     def call(self, condition: int, t: float) -> None:
@@ -85,3 +88,14 @@ class CallableBound(HostBound):
 
     def close(self) -> None:
         """Nothing to give back."""
+
+
+def over_run(engine: Engine, x: np.ndarray, conditions: Sequence[Mapping[str, np.ndarray]]) -> CallableBound:
+    """`Engine.bind` for an engine that has nothing better than `run`, which checks the inputs at every call."""
+    output = next(iter(engine.outputs))
+
+    def network(condition: Mapping[str, np.ndarray]) -> Callable[[np.ndarray, float], np.ndarray]:
+        kept = {name: array.copy() for name, array in condition.items()}
+        return lambda x, t: engine.run({"x": x, "t": np.full(len(x), t, np.float32), **kept})[output]
+
+    return CallableBound([network(condition) for condition in conditions], x)

@@ -15,9 +15,7 @@ def gaussian(seed: int, item: int, step: int, shape: tuple[int, ...]) -> np.ndar
     return generator(seed, item, step).standard_normal(shape, dtype=np.float32)
 
 
-def batch(
-    seed: int, items: Sequence[int], step: int, shape: tuple[int, ...], out: np.ndarray | None = None
-) -> np.ndarray:
+def batch(seed: int, items: Sequence[int], step: int, shape: tuple[int, ...], out: np.ndarray | None = None) -> np.ndarray:
     """(len(items), *shape): each item's own noise, stacked; in `out` where that is given."""
     out = np.empty((len(items), *shape), np.float32) if out is None else out
     for row, item in zip(out, items):

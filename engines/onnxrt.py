@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,16 @@ _DTYPES = {
 }  # fmt: skip
 
 
-class OnnxRuntimeEngine:
-    """An ONNX file on onnxruntime's CPU provider, with an explicit number of threads and no spinning between calls."""
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
-    def __init__(self, path: Path, threads: int = 1, providers: tuple[str, ...] = ("CPUExecutionProvider",)):
+
+class OnnxRuntimeEngine:
+    """An ONNX file on one of onnxruntime's providers, with an explicit number of threads and no spinning between calls.
+
+    On a GPU the arrays of the loop stay numpy's: onnxruntime copies x there and the answer back at every step.
+    """
+
+    def __init__(self, path: Path, threads: int = 1, provider: str = "cpu"):
         # Its official builds now report to their maker, and keep a device id in ~/.cache, unless told so before the
         # import (its Privacy.md). A gateway tells nobody.
         os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -29,22 +36,33 @@ class OnnxRuntimeEngine:
             import onnxruntime as ort
         except Exception as e:  # a wheel built for other instructions fails with more than ImportError
             raise EngineUnavailable(f"onnxruntime does not import ({e}); install it: pip install onnxruntime") from e
-        missing = [p for p in providers if p not in ort.get_available_providers()]
-        if missing:
+        wanted = _PROVIDERS[provider]
+        if wanted not in ort.get_available_providers():
             raise EngineUnavailable(
-                f"onnxruntime {ort.__version__} has no {missing[0]}; it offers {', '.join(ort.get_available_providers())}"
+                f"onnxruntime {ort.__version__} has no {wanted}; it offers {', '.join(ort.get_available_providers())}. "
+                f"Install a build that has it, or set engine.provider: cpu"
             )
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        options.use_deterministic_compute = True
+        # Plans of memory are kept for every shape that was ever seen; without them a call is no slower (docs/performance.md).
+        options.enable_mem_pattern = False
         # Spinning between the steps of a paced job burns watts for nothing.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=list(providers))
+            with warnings.catch_warnings():  # that it fell back is said below, as an error
+                warnings.simplefilter("ignore")
+                self._session = ort.InferenceSession(str(path), options, providers=[wanted])
         except Exception as e:  # onnxruntime's errors have no common base of their own
             raise EngineLoadError(f"{path}: onnxruntime cannot load it: {_first_line(e)}") from e
         self.provider: str = self._session.get_providers()[0]
+        if self.provider != wanted:
+            raise EngineUnavailable(
+                f"onnxruntime fell back to {self.provider}: {wanted} does not start on this machine (driver, device or a "
+                f"library of it is missing). Mend that, or set engine.provider: cpu"
+            )
         self.inputs = {i.name: _spec(i) for i in self._session.get_inputs()}
         self.outputs = {o.name: _spec(o) for o in self._session.get_outputs()}
         named = {d for spec in self.inputs.values() for d in spec.shape}
@@ -62,11 +80,16 @@ class OnnxRuntimeEngine:
         return call.run(feeds)
 
     def bind(self, x: np.ndarray, conditions: Sequence[Mapping[str, np.ndarray]]) -> _Bound:
-        """See `Engine.bind`."""
+        """See `Engine.bind`; the answer is the first output."""
+        answer = next(iter(self.outputs.values()))
+        if answer.shape != self.inputs["x"].shape or answer.dtype != self.inputs["x"].dtype:
+            raise EngineRunError(f"output '{answer.name}' is {answer.shape}, but a denoiser's has x's shape and dtype")
         for condition in conditions:
             check_feeds(self.inputs, {"x": x, "t": np.empty(len(x), np.float32), **condition})
-        shapes = (x.shape, *(array.shape for condition in conditions for array in condition.values()), len(conditions))
-        bound = self._bounds.take(shapes) or _Bound(self._session, self.inputs, self.outputs, x, conditions, self._bounds, shapes)
+        constant = [name for name in self.inputs if name not in ("x", "t")]
+        shapes = (x.shape, *(condition[name].shape for condition in conditions for name in constant))
+        shapes += (len(conditions),)
+        bound = self._bounds.take(shapes) or _Bound(self._session, answer.name, x, conditions, self._bounds, shapes)
         bound.load(conditions)
         return bound
 
@@ -104,7 +127,7 @@ class _Call:
     def __init__(self, session: Any, inputs: Mapping[str, TensorSpec], outputs: Mapping[str, TensorSpec], feeds: Any):
         self._session, self._binding = session, session.io_binding()
         sizes = {d: n for name, spec in inputs.items() for d, n in zip(spec.shape, feeds[name].shape)}
-        self._in = {name: np.empty_like(array, order="C") for name, array in feeds.items()}
+        self._in = {name: np.empty(array.shape, array.dtype) for name, array in feeds.items()}
         self._out = {name: np.empty([sizes.get(d, d) for d in spec.shape], spec.dtype) for name, spec in outputs.items()}
         for name, array in self._in.items():
             _bind(self._binding.bind_input, name, array)
@@ -122,19 +145,19 @@ class _Bound(HostBound):
     """See `engine.Bound`. Every condition has a binding of its own; all share x, t and the answer."""
 
     def __init__(
-        self, session: Any, inputs: Any, outputs: Any, x: np.ndarray, conditions: Sequence[Mapping[str, np.ndarray]],
+        self, session: Any, answer: str, x: np.ndarray, conditions: Sequence[Mapping[str, np.ndarray]],
         shelf: _Shelf, shapes: tuple[Any, ...],
     ):  # fmt: skip
-        super().__init__(np.empty_like(x), np.empty_like(x))
+        super().__init__(x.shape, x.dtype)
         self._session, self._shelf, self._shapes = session, shelf, shapes
         self._t = np.empty(len(x), np.float32)
-        self._conditions = [{name: np.empty_like(array, order="C") for name, array in each.items()} for each in conditions]
+        self._conditions = [{name: np.empty(array.shape, array.dtype) for name, array in each.items()} for each in conditions]
         self._bindings = []
         for each in self._conditions:
             binding = session.io_binding()
             for name, array in {"x": self.slots[0], "t": self._t, **each}.items():
                 _bind(binding.bind_input, name, array)
-            _bind(binding.bind_output, next(iter(outputs)), self.slots[1])
+            _bind(binding.bind_output, answer, self.slots[1])
             self._bindings.append(binding)
 
     def load(self, conditions: Sequence[Mapping[str, np.ndarray]]) -> None:

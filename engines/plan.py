@@ -159,7 +159,7 @@ class _Trace:
         actions: list[Mix | Call] = []
         for n, (call, _, answer) in enumerate(self._calls):
             needed = {key for total in (*ends, *fed[n + 1 :]) for key in total}
-            stays = [self._slot.get(key) for key in fed[n]] == [X] and math.isclose(*fed[n].values(), 1.0, rel_tol=1e-15)
+            stays = [self._slot.get(key) for key in fed[n]] == [X] and all(abs(w - 1) < 1e-15 for w in fed[n].values())
             lost = {OUT} if stays else {OUT, X}
             outs = [(key, {key: 1.0}) for key, slot in self._slot.items() if key in needed and slot in lost]
             if not stays:
@@ -168,8 +168,9 @@ class _Trace:
                 actions.append(self._mix(outs, needed))
             actions.append(call)
             self._slot = {key: slot for key, slot in self._slot.items() if slot not in lost} | {answer: OUT}
-        actions.append(self._last_mix(x, kept := tuple(self._named(total) for total in kept)))
-        return Step(tuple(actions), tuple(self._slot[key] for key in kept), noisy)
+        keys = tuple(self._named(total) for total in kept)
+        actions.append(self._last_mix(x, keys))
+        return Step(tuple(actions), tuple(self._slot[key] for key in keys), noisy)
 
     def _named(self, total: Sum) -> int:
         """The key of what is remembered: an array that is there already, or one to be made."""

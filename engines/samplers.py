@@ -64,16 +64,12 @@ def ddim(
     return (x_next + up * noise if up else x_next), None
 
 
-def ddpm(
-    denoise: Denoiser, x: Any, sigmas: Sigmas, i: int, memory: Memory = None, noise: Any = None
-) -> tuple[Any, Memory]:
+def ddpm(denoise: Denoiser, x: Any, sigmas: Sigmas, i: int, memory: Memory = None, noise: Any = None) -> tuple[Any, Memory]:
     """Ancestral sampling (Ho et al. 2020, equations 6 and 7, the smaller variance): the same as DDIM with eta = 1."""
     return ddim(denoise, x, sigmas, i, memory, noise, eta=1.0)
 
 
-def dpmpp_2m(
-    denoise: Denoiser, x: Any, sigmas: Sigmas, i: int, memory: Memory = None, noise: Any = None
-) -> tuple[Any, Memory]:
+def dpmpp_2m(denoise: Denoiser, x: Any, sigmas: Sigmas, i: int, memory: Memory = None, noise: Any = None) -> tuple[Any, Memory]:
     """DPM-Solver++(2M) (Lu et al. 2022, Algorithm 2), first order at both ends; memory: the last denoised x."""
     sigma, sigma_next = sigmas[i], sigmas[i + 1]
     denoised = denoise(x, sigma)
@@ -126,9 +122,7 @@ def unipc(
     return _unified(x, sigmas, i, past, _order(sigmas, i, order)), (x, *past)
 
 
-def lcm(
-    denoise: Denoiser, x: Any, sigmas: Sigmas, i: int, memory: Memory = None, noise: Any = None
-) -> tuple[Any, Memory]:
+def lcm(denoise: Denoiser, x: Any, sigmas: Sigmas, i: int, memory: Memory = None, noise: Any = None) -> tuple[Any, Memory]:
     """Multistep consistency sampling (Song et al. 2023, Algorithm 1; Luo et al. 2023, Algorithm 3): denoise, add noise.
 
     For networks distilled to jump to the end at once. Their boundary scaling c_skip, c_out is 0, 1 at every noise level

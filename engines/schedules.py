@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 
 Spacing = Callable[[int, int], Sequence[float]]
 """(steps, trained) -> that many of the numbers 0 ... trained - 1, descending; one between two is interpolated."""
@@ -98,6 +99,12 @@ SCHEDULES: dict[str, Callable[..., list[float]]] = {
     "cosine": cosine, "karras": karras, "exponential": exponential, "linear": linear, "scaled-linear": scaled_linear,
     "sigmoid": sigmoid, "discrete-cosine": discrete_cosine,
 }  # fmt: skip
+
+
+@cache
+def schedule(name: str, steps: int, **args: float) -> tuple[float, ...]:
+    """The noise levels of the schedule `name`; worked out once for the same question."""
+    return tuple(SCHEDULES[name](steps, **args))
 
 
 def sigmas_of(betas: Sequence[float]) -> list[float]:

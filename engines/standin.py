@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from .engine import TensorSpec, check_feeds
-from .host import CallableBound
+from .host import CallableBound, over_run
 
 
 class StandInEngine:
@@ -39,14 +39,8 @@ class StandInEngine:
         return {"out": alpha * eps - sigma * x0}
 
     def bind(self, x: np.ndarray, conditions: Sequence[Mapping[str, np.ndarray]]) -> CallableBound:
-        """See `Engine.bind`; there are no inputs beside x and t."""
-
-        def network(x: np.ndarray, t: float) -> np.ndarray:
-            return self.run({"x": x, "t": np.full(len(x), t, np.float32)})["out"]
-
-        for condition in conditions:
-            check_feeds(self.inputs, {"x": x, "t": np.zeros(len(x), np.float32), **condition})
-        return CallableBound([network] * len(conditions), x)
+        """See `Engine.bind`."""
+        return over_run(self, x, conditions)
 
     def close(self) -> None:
         """Nothing to give back."""

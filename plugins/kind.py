@@ -22,6 +22,7 @@ from ..engines.bundle import Bundle, OperatingPoint
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..engines.denoise import Known
     from ..engines.engine import Engine
 
 
@@ -34,11 +35,14 @@ class Problem:
 
     x: unit noise (B, ...), float32, the start of the trajectory (coloured by the kind if it likes). cond: the denoiser
     network's inputs beside `x` and `t`, constant over the steps. items: which of the job's items the B rows belong to.
+    without: `cond` without what guides, for operating points with guidance. known: a region whose values are given.
     """
 
     x: np.ndarray
     cond: Mapping[str, np.ndarray]
     items: tuple[int, ...]
+    without: Mapping[str, np.ndarray] | None = None
+    known: Known | None = None
 
 
 @dataclass(frozen=True)

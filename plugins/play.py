@@ -8,10 +8,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..config import typed
-from ..engines import noise, samplers
+from ..engines import noise
 from ..engines.denoise import Checkpoint, denoise, start
-from ..engines.engine import Engine
-from ..engines.schedules import SCHEDULES
+from ..engines.denoiser import Guidance
+from ..engines.engine import Engine, EngineError
+from ..engines.samplers import Sampler, sampler
+from ..engines.schedules import schedule
 from .kind import JobKind, Outcome, Problem, Task
 
 T = TypeVar("T")
@@ -40,30 +42,38 @@ def drive(work: Generator[Problem, np.ndarray, T], solve: Callable[[Problem], np
 def trajectory(problem: Problem, task: Task, at: Checkpoint | None = None) -> Iterator[Checkpoint]:
     """Every checkpoint of a problem at the task's operating point, from `at` on or from its start (step 0)."""
     manifest, point = task.bundle.manifest, task.point
-    sigmas = SCHEDULES[manifest.schedule](point.steps, **manifest.schedule_args)
-    return walk(problem, task.network("denoiser"), sigmas, point.sampler, manifest.prediction, task.seed, at)
+    sigmas = schedule(manifest.schedule, point.steps, **manifest.schedule_args)
+    method = sampler(point.sampler, **point.sampler_args)
+    return walk(problem, task.network("denoiser"), sigmas, method, manifest.prediction, task.seed, at, point.guidance)
 
 
 def walk(
     problem: Problem,
     engine: Engine,
     sigmas: Sequence[float],
-    sampler: str,
+    method: Sampler | str,
     prediction: str,
     seed: int = 0,
     at: Checkpoint | None = None,
+    guidance: Guidance | None = None,
 ) -> Iterator[Checkpoint]:
-    """The same for any engine and schedule."""
-    here = np.empty_like(problem.x)
+    """The same for any engine and schedule. The checkpoints' arrays are the loop's own but for the last x: see `Checkpoint`."""
+    conditions = [problem.cond]
+    if guidance is not None:
+        if problem.without is None:
+            raise EngineError("the operating point asks for guidance; problems of this kind have no inputs without a condition")
+        conditions.append(problem.without)
+    here = np.empty(problem.x.shape, np.float32)
 
     def step_noise(step: int) -> np.ndarray:
         return noise.batch(seed, problem.items, step, here.shape[1:], here)
 
     first = at or start(problem.x, sigmas)
     yield first
-    bound = engine.bind(problem.x, [problem.cond])
+    bound = engine.bind(problem.x, conditions)
     try:
-        yield from denoise(bound, samplers.sampler(sampler), prediction, sigmas, first, step_noise)
+        chosen = sampler(method) if isinstance(method, str) else method
+        yield from denoise(bound, chosen, prediction, sigmas, first, step_noise, guidance, problem.known)
     finally:
         bound.close()
 

@@ -31,11 +31,11 @@ SPACINGS: dict[str, schedules.Spacing] = {
     "euler": schedules.linspace_to_0, "heun": schedules.linspace_to_0,
 }  # fmt: skip
 """Where a method steps on a discrete schedule; those that are not here: `schedules.linspace`."""
-DISCRETE = {
+DISCRETE: dict[str, Callable[..., list[float]]] = {
     "linear": schedules.linear, "scaled-linear": schedules.scaled_linear, "cosine": schedules.discrete_cosine,
     "sigmoid": schedules.sigmoid,
 }  # fmt: skip
-CONTINUOUS = {"karras": schedules.karras, "exponential": schedules.exponential}
+CONTINUOUS: dict[str, Callable[..., list[float]]] = {"karras": schedules.karras, "exponential": schedules.exponential}
 
 
 def sigmas_of(method: str, schedule: str, steps: int) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import numpy as np
@@ -82,7 +83,50 @@ def test_tensorrt_without_a_gpu_is_an_error_that_says_what_to_do(small_onnx, pla
 
 def test_a_missing_provider_is_an_error_that_lists_what_is_there(small_onnx):
     with pytest.raises(EngineUnavailable, match="no CUDAExecutionProvider; it offers .*CPUExecutionProvider"):
-        OnnxRuntimeEngine(small_onnx, providers=("CUDAExecutionProvider",))
+        OnnxRuntimeEngine(small_onnx, provider="cuda")
+
+
+def test_a_provider_that_does_not_start_is_an_error_never_a_fall_back(small_onnx, monkeypatch):
+    """As where the accelerator's driver is late at boot: the build has the provider, the session comes without it."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this machine has CUDA")
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    with pytest.raises(EngineUnavailable, match="fell back to CPUExecutionProvider.*set engine.provider: cpu"):
+        OnnxRuntimeEngine(small_onnx, provider="cuda")
+
+
+def test_shapes_that_keep_changing_do_not_fill_the_memory(tmp_path):
+    """In a process of its own, whose memory no other test has grown."""
+    code = """
+import random, resource
+import numpy as np
+from denoised.engines.bundle import SHIPPED, read_bundle
+from denoised.engines.engine import open_engine
+from denoised.engines.schedules import cosine
+from denoised.plugins.kind import Problem
+from denoised.plugins.play import solve, walk
+
+bundle, rng = read_bundle(SHIPPED / "plant-imputer"), random.Random(0)
+engine = open_engine(bundle.file("denoiser.onnx"))
+
+def one(windows, samples, tags):
+    sizes = {"windows": windows, "samples": samples, "tags": tags}
+    feeds = {n: np.zeros([sizes.get(d, d) for d in s.shape], s.dtype) for n, s in engine.inputs.items() if n != "t"}
+    solve(walk(Problem(feeds.pop("x"), feeds, tuple(range(windows))), engine, cosine(1), "ddim", "v"))
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+
+one(4, 8, 12)
+for n in range(400):
+    if n == 100:
+        before = resident()
+    one(rng.randint(1, 4), rng.randint(1, 8), rng.randint(1, 12))
+print(resident() / before)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert float(ran.stdout) < 1.1, ran.stderr
 
 
 @pytest.mark.parametrize("content", [b"", b"not a network", b"\x08\x09" * 500])

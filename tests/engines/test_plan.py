@@ -11,7 +11,12 @@ from denoised.engines.plan import FIRST_FREE, Call, Mix, X, plan, preserving
 from denoised.engines.samplers import SAMPLERS, sampler
 from denoised.engines.schedules import karras
 
-EVERY = {**SAMPLERS, "unipc_3": sampler("unipc", order=3), "ddim_eta": sampler("ddim", eta=0.5), "churned": sampler("heun", s_churn=4)}
+EVERY = {
+    **SAMPLERS,
+    "unipc_3": sampler("unipc", order=3),
+    "ddim_eta": sampler("ddim", eta=0.5),
+    "churned": sampler("heun", s_churn=4),
+}
 GUIDANCE = [None, Guidance(3.0), Guidance(2.0, 0.3, 8.0), Guidance(1.0)]
 SIGMAS = tuple(karras(7))
 
@@ -73,7 +78,9 @@ def test_a_trajectory_calls_the_network_as_often_as_its_paper_says(name):
 
 def test_outside_of_its_interval_guidance_costs_no_call():
     todo = plan(EVERY["ddim"], "v", SIGMAS, Guidance(2.0, 0.3, 8.0))
-    asked = [action.sigma for step in todo.steps for action in step.actions if isinstance(action, Call) and action.condition == 1]
+    asked = [
+        action.sigma for step in todo.steps for action in step.actions if isinstance(action, Call) and action.condition == 1
+    ]
     assert asked == [sigma for sigma in SIGMAS if 0.3 < sigma <= 8.0]
 
 

@@ -149,6 +149,7 @@ def test_going_on_from_a_checkpoint_gives_the_same_bytes_as_never_stopping(name,
         if at.step == stop:
             kept = Checkpoint(at.step, at.x.copy(), at.memory and tuple(part.copy() for part in at.memory))
         last = at
+    assert kept is not None and last is not None
     *_, resumed = run(kept)
     assert resumed.step == len(sigmas) - 1
     assert resumed.x.tobytes() == last.x.tobytes()

@@ -36,16 +36,20 @@ def test_scaled_linear_schedule_is_that_of_latent_diffusion():
 def test_discrete_cosine_follows_its_alpha_bar():
     sigmas = SCHEDULES["discrete-cosine"](1000, spacing=leading)
     for number in (0, 500, 900):
-        alpha_bar = math.cos(((number + 1) / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2 / math.cos(0.008 / 1.008 * math.pi / 2) ** 2
+        alpha_bar = (
+            math.cos(((number + 1) / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2 / math.cos(0.008 / 1.008 * math.pi / 2) ** 2
+        )
         assert 1 / (1 + sigmas[999 - number] ** 2) == pytest.approx(alpha_bar, rel=1e-9)
 
 
 def test_karras_and_exponential_go_from_the_largest_to_the_smallest_sigma():
     for name in ("karras", "exponential"):
         sigmas = SCHEDULES[name](7)
-        assert (sigmas[0], sigmas[-2]) == (pytest.approx(80.0), pytest.approx(0.002))
+        assert [sigmas[0], sigmas[-2]] == pytest.approx([80.0, 0.002])
     np.testing.assert_allclose(np.diff(np.log(SCHEDULES["exponential"](7)[:-1])), math.log(0.002 / 80) / 6)
-    np.testing.assert_allclose(np.diff(np.array(SCHEDULES["karras"](7)[:-1]) ** (1 / 7)), (0.002 ** (1 / 7) - 80 ** (1 / 7)) / 6)
+    np.testing.assert_allclose(
+        np.diff(np.array(SCHEDULES["karras"](7)[:-1]) ** (1 / 7)), (0.002 ** (1 / 7) - 80 ** (1 / 7)) / 6
+    )
 
 
 @pytest.mark.parametrize(

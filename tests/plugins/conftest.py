@@ -6,6 +6,7 @@ from dataclasses import asdict
 import pytest
 import yaml
 from denoised.engines.bundle import read_bundle, write_sums
+from denoised.engines.host import over_run
 from denoised.engines.standin import StandInEngine
 from denoised.plugins.defect_synthesis.masks import Shape
 
@@ -47,6 +48,9 @@ class DarkEngine:
         self.batches.append(len(feeds["x"]))
         self.severities |= set(feeds["severity"].tolist())
         return {"out": self._gaussian.run({"x": feeds["x"], "t": feeds["t"]})["out"] * feeds["mask"]}
+
+    def bind(self, x, conditions):
+        return over_run(self, x, conditions)
 
     def close(self):
         pass
