@@ -123,8 +123,9 @@ def open_engine(
 ) -> Engine:
     """Loads the network at `path`; `EngineUnavailable` names what is missing, never a silent substitute.
 
-    `provider` is where onnxruntime computes. For tensorrt `cache` is the folder of its plans, and `ranges` says how large the free dimensions may be, by symbol:
-    (least, usual, most). `EngineNotBuilt` where no plan of this network, machine and ranges is there yet.
+    `provider` is where onnxruntime computes. For tensorrt `cache` is the folder of its plans, and `ranges` says how large
+    the free dimensions may be, by symbol: (least, usual, most). `EngineNotBuilt` where no plan of this network, machine and
+    ranges is there yet.
     """
     if backend == "onnxruntime":
         from .onnxrt import OnnxRuntimeEngine

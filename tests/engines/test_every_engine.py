@@ -7,8 +7,13 @@ import sys
 
 import numpy as np
 import pytest
-from denoised.engines.engine import EngineLoadError, EngineRunError, EngineUnavailable, open_engine
+from denoised.engines import noise
+from denoised.engines.denoise import Checkpoint, denoise, start
+from denoised.engines.engine import Engine, EngineLoadError, EngineRunError, EngineUnavailable, open_engine
+from denoised.engines.host import over_run
 from denoised.engines.onnxrt import OnnxRuntimeEngine
+from denoised.engines.samplers import SAMPLERS
+from denoised.engines.schedules import cosine
 from denoised.engines.standin import StandInEngine
 from denoised.engines.trt_build import build
 from denoised.engines.trt_library import known_gpu
@@ -17,7 +22,7 @@ from denoised.engines.trt_library import known_gpu
 @pytest.fixture(params=["standin", "onnxruntime", "tensorrt", "tensorrt on this GPU"])
 def engine(request, small_onnx, plan_cache):
     if request.param == "standin":
-        opened = StandInEngine((4,))
+        opened: Engine = StandInEngine((4,))
     elif request.param == "onnxruntime":
         opened = open_engine(small_onnx, "onnxruntime", threads=1)
     else:
@@ -63,6 +68,66 @@ def test_wrong_tensors_are_named_before_the_call(engine, wrong, words):
 
 def test_the_provider_is_said(engine):
     assert engine.provider in ("numpy", "CPUExecutionProvider") or engine.provider.startswith("tensorrt")
+
+
+def unit(batch=3, step=0):
+    return noise.batch(5, range(batch), step, (4,))
+
+
+def trajectory(bound, sampler, at=None):
+    """Every checkpoint over a few noise levels, its arrays copied."""
+    sigmas, copied = cosine(5), []
+    for point in denoise(bound, SAMPLERS[sampler], "v", sigmas, at or start(unit(), sigmas), lambda step: unit(3, step)):
+        memory = tuple(np.array(array) for array in point.memory) if point.memory else None
+        copied.append(Checkpoint(point.step, np.array(point.x), memory))
+    bound.close()
+    return copied
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_trajectory_is_the_one_of_calls_one_by_one(engine, sampler):
+    there = trajectory(engine.bind(unit(), [{}]), sampler)
+    for point, want in zip(there, trajectory(over_run(engine, unit(), [{}]), sampler), strict=True):
+        np.testing.assert_allclose(point.x, want.x, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_resumed_trajectory_has_the_bytes_of_one_that_never_stopped(engine, sampler):
+    whole = trajectory(engine.bind(unit(), [{}]), sampler)
+    for stop in (1, 3):
+        assert trajectory(engine.bind(unit(), [{}]), sampler, whole[stop - 1])[-1].x.tobytes() == whole[-1].x.tobytes()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_mix_is_the_weighted_sums_in_their_order(engine, seed):
+    rng = np.random.default_rng(seed)
+    bound = engine.bind(unit(), [{}])
+    given = [rng.standard_normal((3, 4)).astype(np.float32) for _ in range(8)]
+    arrays = [bound.array() for _ in range(11)]
+    for array, values in zip(arrays, given):
+        bound.store(array, values)
+    n_in, n_out = int(rng.integers(1, 9)), int(rng.integers(1, 5))
+    outs = [*arrays[8:][: n_out - 1], arrays[int(rng.integers(n_in))]]
+    weights = [[float(w) for w in rng.choice([0.0, 1.0, -1.0, 0.5, -2.5], n_in + j)] for j in range(n_out)]
+    want: list[np.ndarray] = []
+    for row in weights:
+        want.append(sum((w * a for w, a in zip(row, [*given[:n_in], *want])), np.zeros((3, 4))))
+    bound.prepare(outs, weights, arrays[:n_in])()
+    for out, expected in zip(outs, want):
+        np.testing.assert_allclose(np.asarray(out), expected, rtol=1e-4, atol=1e-4)
+    bound.close()
+
+
+def test_a_mix_with_a_place_writes_there_alone(engine):
+    bound = engine.bind(unit(), [{}])
+    to, of, where = (bound.array() for _ in range(3))
+    bound.store(to, np.full((3, 4), 7, np.float32))
+    bound.store(of, unit())
+    bound.store(where, np.tile(np.array([0, 1, 0, -2], np.float32), (3, 1)))
+    bound.prepare([to], [[2.0]], [of], where)()
+    expected = np.where([False, True, False, True], 2 * unit(), 7)
+    np.testing.assert_allclose(np.asarray(to), expected, rtol=1e-6)
+    bound.close()
 
 
 def test_a_missing_backend_is_an_error_never_a_substitute(small_onnx):

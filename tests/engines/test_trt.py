@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from denoised.engines import noise, trt_library
+from denoised.engines.bundle import SHIPPED, read_bundle
 from denoised.engines.denoise import Checkpoint, Known, denoise, start
 from denoised.engines.denoiser import Guidance
 from denoised.engines.engine import EngineLoadError, EngineLost, EngineNotBuilt, EngineRunError, open_engine
@@ -16,7 +17,7 @@ from denoised.engines.samplers import SAMPLERS
 from denoised.engines.schedules import cosine
 from denoised.engines.trt import TensorRtEngine
 from denoised.engines.trt_build import build, find_plan
-from denoised.engines.trt_plans import read_sidecar
+from denoised.engines.trt_plans import read_plan
 from onnx import TensorProto, helper, numpy_helper
 
 SIGMAS = cosine(6)
@@ -95,6 +96,28 @@ def test_a_trajectory_on_the_gpu_is_the_one_of_the_cpu(fake_gpu, guided_onnx, pl
     cpu = OnnxRuntimeEngine(guided_onnx)
     for here, there in zip(trajectory(cpu, sampler), trajectory(engine, sampler), strict=True):
         np.testing.assert_allclose(there.x, here.x, rtol=1e-4, atol=1e-5)
+    engine.close()
+
+
+@pytest.mark.parametrize("gpu", ["fake_gpu", "real_gpu"])
+@pytest.mark.parametrize("name", ["surface-defects", "plant-imputer"])
+def test_a_shipped_network_answers_as_it_does_on_onnxruntime(request, plan_cache, name, gpu):
+    request.getfixturevalue(gpu)
+    file = read_bundle(SHIPPED / name).file("denoiser.onnx")
+    engine, cpu, rng = opened(file, plan_cache), OnnxRuntimeEngine(file), np.random.default_rng(0)
+    sizes: dict = {symbol: 3 for spec in cpu.inputs.values() for symbol in spec.shape if isinstance(symbol, str)}
+    shapes = {name: [sizes.get(d, d) for d in spec.shape] for name, spec in cpu.inputs.items()}
+    fed = {name: rng.random(shape, np.float32) for name, shape in shapes.items()}
+    for _ in range(4):
+        np.testing.assert_allclose(engine.run(fed)["out"], cpu.run(fed)["out"], rtol=1e-3, atol=1e-3)
+    x, condition = fed["x"], {name: array for name, array in fed.items() if name not in "xt"}
+    ends = []
+    for each in (cpu, engine):
+        bound = each.bind(x, [condition])
+        *_, last = denoise(bound, SAMPLERS["dpmpp_2m"], PREDICTION, SIGMAS, start(x, SIGMAS))
+        ends.append(last.x)
+        bound.close()
+    np.testing.assert_allclose(ends[1], ends[0], rtol=1e-2, atol=1e-2)
     engine.close()
 
 
@@ -196,7 +219,7 @@ def test_an_abandoned_trajectory_leaves_the_next_one_as_it_is(engine):
     abandoned = engine.bind(unit(2, 5), [{"label": np.full((2, 2), 9, np.float32)}])
     steps = denoise(abandoned, SAMPLERS["ddim"], PREDICTION, SIGMAS, start(unit(2, 5), SIGMAS))
     next(steps)
-    steps.close()
+    del steps
     abandoned.close()
     assert trajectory(engine)[-1].x.tobytes() == alone
 
@@ -328,4 +351,4 @@ def test_another_tensorrt_finds_no_plan_and_the_old_one_stays(fake_gpu, guided_o
     with pytest.raises(EngineLoadError, match="built by tensorrt 10.3.0, here is tensorrt 10.13.3.9"):
         TensorRtEngine(old)
     new = build(guided_onnx, plan_cache, trt_library.known_gpu())
-    assert old.is_file() and new != old and read_sidecar(new).identity.library == "tensorrt 10.13.3.9"
+    assert old.is_file() and new != old and read_plan(new)[1].identity.library == "tensorrt 10.13.3.9"

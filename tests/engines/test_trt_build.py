@@ -13,6 +13,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -34,9 +35,19 @@ def rtx(monkeypatch):
     monkeypatch.setattr(trt_library, "MODULES", ("tensorrt_rtx", "tensorrt_rtx_bindings"))
     load_library.cache_clear()
     if not any(importlib.util.find_spec(name) for name in trt_library.MODULES):
-        pytest.skip("TensorRT-RTX is not installed: .venv/bin/pip install tensorrt-rtx")
+        pytest.skip("TensorRT-RTX is not installed: .venv/bin/pip install tensorrt-rtx-cu13-bindings tensorrt-rtx-cu13-libs")
     yield load_library()
     load_library.cache_clear()
+
+
+def listening(to, until=10**9):
+    """A progress that notes what it is told and goes on for so many times."""
+
+    def progress(share, phase):
+        to.append((share, phase))
+        return len(to) < until
+
+    return progress
 
 
 def child(onnx_file, cache, *more, env=None):
@@ -61,9 +72,9 @@ def child(onnx_file, cache, *more, env=None):
 
 @pytest.mark.parametrize("shipped", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_every_shipped_network_builds_with_the_progress_told(rtx, plan_cache, shipped):
-    told = []
+    told: list[Any] = []
     assert find_plan(shipped, plan_cache, GPU) is None
-    plan = build(shipped, plan_cache, GPU, {}, lambda share, phase: told.append((share, phase)) or True)
+    plan = build(shipped, plan_cache, GPU, {}, listening(told))
     assert find_plan(shipped, plan_cache, GPU) == plan
     data, sidecar = read_plan(plan)
     model = onnx.load(shipped, load_external_data=False)
@@ -106,9 +117,8 @@ def test_an_operator_that_tensorrt_lacks_is_named_with_its_node(rtx, plan_cache,
 
 
 def test_a_build_is_cancelled_from_its_progress_and_leaves_nothing(rtx, plan_cache):
-    told = []
     with pytest.raises(BuildCancelled, match="denoiser.onnx: the build was cancelled"):
-        build(SHIPPED[-1], plan_cache, GPU, {}, lambda share, phase: told.append(share) or len(told) < 20)
+        build(SHIPPED[-1], plan_cache, GPU, {}, listening([], until=20))
     assert [path.name for path in plan_cache.iterdir()] == ["build.lock"]
     assert build(SHIPPED[-1], plan_cache, GPU).is_file()
 
@@ -196,10 +206,15 @@ def test_times_measured_once_are_used_again_and_a_cache_that_does_not_fit_is_rep
 
 
 def test_the_workspace_is_a_quarter_of_what_is_free_and_tf32_is_off(fake_gpu, plan_cache, small_onnx, monkeypatch):
-    seen = []
+    seen: list[Any] = []
     trt = load_library().trt
     whole = trt.Builder.build_serialized_network
-    monkeypatch.setattr(trt.Builder, "build_serialized_network", lambda *args: seen.append(args[2]) or whole(*args))
+
+    def build_serialized_network(self, network, config):
+        seen.append(config)
+        return whole(self, network, config)
+
+    monkeypatch.setattr(trt.Builder, "build_serialized_network", build_serialized_network)
     build(small_onnx, plan_cache, Gpu(**{**asdict(GPU), "free_bytes": 4000}))
     assert list(seen[0]._limits.values()) == [1000] and seen[0]._flags == set()
 

@@ -41,9 +41,15 @@ def kept(network, cache, library="tensorrt 10.3.0", gpu=GPU, ranges=None, data=b
     return identity
 
 
+def found(identity, cache):
+    plan = look_up(identity, cache)
+    assert plan is not None
+    return plan
+
+
 def test_a_plan_is_found_again_with_what_it_is(network, plan_cache):
     identity = kept(network, plan_cache)
-    plan = look_up(identity, plan_cache)
+    plan = found(identity, plan_cache)
     assert plan.name.startswith("bundle-denoiser-") and plan.suffix == ".plan"
     data, sidecar = read_plan(plan)
     assert data == b"plan"
@@ -57,8 +63,10 @@ def test_a_plan_is_found_again_with_what_it_is(network, plan_cache):
     [
         {"library": "tensorrt 10.3.1"},
         {"library": "tensorrt_rtx 10.3.0"},
-        *({"gpu": dataclasses.replace(GPU, **{k: v})} for k, v in [("name", "A2"), ("capability", "8.6"), ("cuda", "13.2")]),
+        {"gpu": dataclasses.replace(GPU, name="A2")},
+        {"gpu": dataclasses.replace(GPU, capability="8.6")},
         {"gpu": dataclasses.replace(GPU, processors=16)},
+        {"gpu": dataclasses.replace(GPU, cuda="13.2")},
         {"ranges": {"batch": (1, 4, 8)}},
         {"onnx": b"other weights"},
         {"external": b"weights beside it"},
@@ -110,7 +118,7 @@ def test_a_sidecar_that_tells_of_another_plan_is_none(network, plan_cache):
 
 @pytest.mark.parametrize("damage", [lambda d: d[:-1], lambda d: d + b"x", lambda d: b"", lambda d: b"P" + d[1:]])
 def test_a_damaged_plan_is_deleted_before_it_is_loaded(network, plan_cache, damage):
-    plan = look_up(kept(network, plan_cache), plan_cache)
+    plan = found(kept(network, plan_cache), plan_cache)
     plan.write_bytes(damage(plan.read_bytes()))
     with pytest.raises(EngineLoadError, match="damaged"):
         read_plan(plan)
@@ -119,7 +127,7 @@ def test_a_damaged_plan_is_deleted_before_it_is_loaded(network, plan_cache, dama
 
 @pytest.mark.parametrize("mode", [0o664, 0o646, 0o666])
 def test_a_plan_that_others_may_write_is_never_loaded(network, plan_cache, mode):
-    plan = look_up(kept(network, plan_cache), plan_cache)
+    plan = found(kept(network, plan_cache), plan_cache)
     plan.chmod(mode)
     with pytest.raises(EngineLoadError, match="others may write it, and a plan is native code; deleted"):
         read_plan(plan)
@@ -129,7 +137,7 @@ def test_a_plan_that_others_may_write_is_never_loaded(network, plan_cache, mode)
 def test_files_are_ours_alone_to_write_whatever_the_umask(network, plan_cache):
     before = os.umask(0)
     try:
-        plan = look_up(kept(network, plan_cache), plan_cache)
+        plan = found(kept(network, plan_cache), plan_cache)
     finally:
         os.umask(before)
     assert stat.S_IMODE(plan.stat().st_mode) == 0o644
@@ -138,7 +146,7 @@ def test_files_are_ours_alone_to_write_whatever_the_umask(network, plan_cache):
 def test_a_refused_plan_is_remembered_and_given_up_after_the_second_time(network, plan_cache):
     for _ in range(2):
         identity = kept(network, plan_cache)
-        plan = look_up(identity, plan_cache)
+        plan = found(identity, plan_cache)
         refuse(plan)
         assert not plan.exists()
     with pytest.raises(EngineLoadError, match="refused this plan 2 times"):
@@ -168,10 +176,10 @@ def test_a_write_that_fails_leaves_what_was_there(network, plan_cache, monkeypat
     def full(fd):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(trt_plans.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         kept(network, plan_cache, data=b"new plan")
-    assert read_plan(look_up(identity, plan_cache))[0] == b"plan"
+    assert read_plan(found(identity, plan_cache))[0] == b"plan"
     assert list(plan_cache.glob(".*")) == []
 
 

@@ -80,7 +80,9 @@ class IProgressMonitor:
 
     def phase_start(self, name: str, parent: str | None, steps: int) -> None: ...
     def phase_finish(self, name: str) -> None: ...
-    def step_complete(self, name: str, step: int) -> bool: ...
+
+    def step_complete(self, name: str, step: int) -> bool:
+        raise NotImplementedError
 
 
 class ITensor:
@@ -243,7 +245,7 @@ class Builder:
 
     def _work(self, monitor: Any) -> bool:
         """Two phases, one inside the other, told from another thread."""
-        going = []
+        going: list[bool] = []
 
         def report() -> None:
             monitor.phase_start("Building engine", None, 2)
@@ -318,7 +320,8 @@ class IExecutionContext:
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self.told["shape"] += 1
-        fixed, ends = self._engine._tensors[name]["shape"], self._engine._profile.get(name)
+        fixed: Any = self._engine._tensors[name]["shape"]
+        ends: Any = self._engine._profile.get(name)
         fits = len(shape) == len(fixed) and all(
             want == have if want >= 0 else ends[0][i] <= have <= ends[2][i] for i, (want, have) in enumerate(zip(fixed, shape))
         )
