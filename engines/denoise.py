@@ -11,7 +11,7 @@ import numpy as np
 
 from .denoiser import Guidance
 from .engine import Bound
-from .plan import NOISE, Call, Mix, Plan, Step, X, plan, preserving
+from .plan import NOISE, Call, Mix, Plan, X, plan, preserving
 from .samplers import Memory, Sampler
 from .schedules import angle
 
@@ -71,28 +71,33 @@ def denoise(
         bound.programs[key] = _program(bound, todo, time, known is not None)
     steps, slots = bound.programs[key], bound.slots
     bound.store(slots[X], at.x)
-    for slot, array in zip(_memory_after(todo, at.step), at.memory or ()):
-        bound.store(slots[slot], array)
+    if at.step:
+        for array, kept in zip(steps[at.step - 1].memory or (), at.memory or ()):
+            bound.store(array, kept)
     if known is not None:
-        for slot, array in zip(range(todo.slots, todo.slots + 3), (known.values, known.noise, known.where)):
-            bound.store(slots[slot], array)
-    for i in range(at.step, len(steps)):
-        if todo.steps[i].noisy:
+        for array, given in zip(slots[todo.slots :], (known.values, known.noise, known.where)):
+            bound.store(array, given)
+    for step in steps[at.step :]:
+        if step.noisy:
             if noise is None:
                 raise ValueError("this sampler is stochastic: it needs noise")
-            bound.store(slots[NOISE], noise(i + 1))
-        for act in steps[i]:
+            bound.store(slots[NOISE], noise(step.number))
+        for act in step.acts:
             act()
-        last = i + 1 == len(steps)
-        memory = tuple(slots[slot] for slot in todo.steps[i].memory) or None
-        yield Checkpoint(i + 1, np.array(slots[X]) if last else slots[X], memory)
+        yield Checkpoint(step.number, np.array(slots[X]) if step is steps[-1] else slots[X], step.memory)
 
 
-def _memory_after(todo: Plan, step: int) -> tuple[int, ...]:
-    return todo.steps[step - 1].memory if step else ()
+@dataclass(frozen=True)
+class _Ready:
+    """A step on certain arrays: what to call, and where that leaves what the sampler remembers."""
+
+    number: int
+    noisy: bool
+    acts: tuple[Callable[[], None], ...]
+    memory: Memory
 
 
-def _program(bound: Bound, todo: Plan, time: Callable[[float], float], known: bool) -> list[tuple[Callable[[], None], ...]]:
+def _program(bound: Bound, todo: Plan, time: Callable[[float], float], known: bool) -> list[_Ready]:
     """Every step as calls that are ready to go; made once for a plan, kept with the buffers that they write to."""
     for slot in range(len(bound.slots), todo.slots + 3 * known):
         bound.slots.append(None if slot == NOISE else bound.array())
@@ -110,7 +115,8 @@ def _program(bound: Bound, todo: Plan, time: Callable[[float], float], known: bo
         weights = preserving(sigma), sigma * preserving(sigma)
         return bound.prepare([bound.slots[X]], [weights], [values, noise], where)
 
-    def whole(step: Step, sigma_next: float) -> tuple[Callable[[], None], ...]:
-        return (*map(ready, step.actions), *([put_back(sigma_next)] if known else []))
-
-    return [whole(step, sigma) for step, sigma in zip(todo.steps, todo.sigmas[1:])]
+    steps = []
+    for number, step in enumerate(todo.steps, 1):
+        acts = (*map(ready, step.actions), *([put_back(todo.sigmas[number])] if known else []))
+        steps.append(_Ready(number, step.noisy, acts, tuple(bound.slots[slot] for slot in step.memory) or None))
+    return steps

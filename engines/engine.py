@@ -80,7 +80,8 @@ class Bound(Protocol):
         """A function that sets outs[j] to the weighted sum of `ins` and outs[0] ... outs[j - 1], weights in weights[j].
 
         Only the last of `outs` may be among `ins`. With `where` (an array; then there is one out) only cells in which it
-        is not 0 are written. At most 4 outs and 8 ins. The function is called many times, as `call` and it follow each
+        is not 0 are written. At most 4 outs and 8 ins. The answer, slots[1], may be used up: it is not read again before the
+        next `call`. The function is called many times, as `call` and it follow each
         other: on a GPU it is one launch of one element-wise kernel.
         """
 

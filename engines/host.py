@@ -23,11 +23,11 @@ class HostBound:
         # Made here and C-contiguous, whatever the layout of what is stored in them: a network reads them by address.
         self.slots: list[np.ndarray] = [np.zeros(shape, dtype), np.zeros(shape, dtype)]
         self.programs: dict[Any, Any] = {}
-        self._scratch = np.zeros(shape, dtype)
+        self._spare: np.ndarray | None = None
 
     def array(self) -> np.ndarray:
         """See `engine.Bound.array`."""
-        return np.zeros_like(self._scratch)
+        return np.zeros_like(self.slots[0])
 
     def store(self, array: np.ndarray, host: np.ndarray) -> None:
         """See `engine.Bound.store`."""
@@ -40,11 +40,12 @@ class HostBound:
         passes: list[_Pass] = []
         for j, (out, row) in enumerate(zip(outs, weights)):
             terms = [(weight, array) for weight, array in zip(row, (*ins, *outs[:j])) if weight != 0]
+            used_up = all(later[k] == 0 for later in weights[j + 1 :] for k, array in enumerate(ins) if array is self.slots[1])
             if where is None:
-                passes += _sum(out, terms, self._scratch)
+                passes += self._sum(out, terms, used_up)
             else:
                 whole, chosen = self.array(), np.empty(where.shape, bool)
-                passes += _sum(whole, terms, self._scratch)
+                passes += self._sum(whole, terms, used_up)
                 passes += [(np.not_equal, (where, 0, chosen)), (_put, (out, whole, chosen))]
 
         def run() -> None:
@@ -53,22 +54,32 @@ class HostBound:
 
         return run
 
+    def _sum(self, out: np.ndarray, terms: list[tuple[float, np.ndarray]], used_up: bool) -> list[_Pass]:
+        """The passes that leave the weighted sum of `terms` in `out`, which may be one of them.
 
-def _sum(out: np.ndarray, terms: list[tuple[float, np.ndarray]], scratch: np.ndarray) -> list[_Pass]:
-    """The passes that leave the weighted sum of `terms` in `out`, which may be one of them."""
-    if not terms:
-        return [(out.fill, (0,))]
-    (weight, array), *others = sorted(terms, key=lambda term: term[1] is not out)  # what is overwritten goes first
-    passes: list[_Pass] = []
-    if array is not out or weight != 1:
-        passes.append((np.multiply, (array, np.array(weight, out.dtype), out)))
-    for weight, array in others:
-        if weight in (1, -1):
-            passes.append((np.add if weight == 1 else np.subtract, (out, array, out)))
-        else:
-            passes.append((np.multiply, (array, np.array(weight, out.dtype), scratch)))
-            passes.append((np.add, (out, scratch, out)))
-    return passes
+        The network's answer, once it is used up, holds the products of the other terms: it is in the cache already.
+        """
+        if not terms:
+            return [(out.fill, (0,))]
+        answer = self.slots[1]
+        # First what is overwritten, then the answer.
+        (weight, array), *others = sorted(terms, key=lambda term: (term[1] is not out, term[1] is not answer))
+        passes: list[_Pass] = []
+        if array is not out or weight != 1:
+            passes.append((np.multiply, (array, np.array(weight, out.dtype), out)))
+        for weight, array in others:
+            if weight in (1, -1):
+                passes.append((np.add if weight == 1 else np.subtract, (out, array, out)))
+            else:
+                product = answer if used_up else self._scratch()
+                passes.append((np.multiply, (array, np.array(weight, out.dtype), product)))
+                passes.append((np.add, (out, product, out)))
+        return passes
+
+    def _scratch(self) -> np.ndarray:
+        if self._spare is None:
+            self._spare = self.array()
+        return self._spare
 
 
 def _put(out: np.ndarray, values: np.ndarray, where: np.ndarray) -> None:

@@ -72,12 +72,15 @@ class OnnxRuntimeEngine:
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """See `Engine.run`."""
         check_feeds(self.inputs, feeds)
-        if self._sizes_unknown:
-            return dict(zip(self.outputs, _run(self._session.run, None, dict(feeds))))
-        shapes = tuple(feeds[name].shape for name in self.inputs)
-        call = self._calls.take(shapes) or _Call(self._session, self.inputs, self.outputs, feeds)
-        self._calls.give(shapes, call)
-        return call.run(feeds)
+        try:
+            if self._sizes_unknown:
+                return dict(zip(self.outputs, self._session.run(None, dict(feeds))))
+            shapes = tuple(feeds[name].shape for name in self.inputs)
+            call = self._calls.take(shapes) or _Call(self._session, self.inputs, self.outputs, feeds)
+            self._calls.give(shapes, call)
+            return call.run(feeds)
+        except Exception as e:
+            raise EngineRunError(f"onnxruntime failed in a call: {_first_line(e)}") from e
 
     def bind(self, x: np.ndarray, conditions: Sequence[Mapping[str, np.ndarray]]) -> _Bound:
         """See `Engine.bind`; the answer is the first output."""
@@ -137,7 +140,7 @@ class _Call:
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         for name, array in feeds.items():
             np.copyto(self._in[name], array)
-        _run(self._session.run_with_iobinding, self._binding)
+        self._session.run_with_iobinding(self._binding)
         return self._out
 
 
@@ -169,7 +172,10 @@ class _Bound(HostBound):
     def call(self, condition: int, t: float) -> None:
         """See `engine.Bound.call`."""
         self._t.fill(t)
-        _run(self._session.run_with_iobinding, self._bindings[condition])
+        try:
+            self._session.run_with_iobinding(self._bindings[condition])
+        except Exception as e:
+            raise EngineRunError(f"onnxruntime failed in a step: {_first_line(e)}") from e
 
     def close(self) -> None:
         """See `engine.Bound.close`."""
@@ -178,13 +184,6 @@ class _Bound(HostBound):
 
 def _bind(bind: Any, name: str, array: np.ndarray) -> None:
     bind(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-
-
-def _run(function: Any, *args: Any) -> Any:
-    try:
-        return function(*args)
-    except Exception as e:
-        raise EngineRunError(f"onnxruntime failed in a step: {_first_line(e)}") from e
 
 
 def _spec(node: Any) -> TensorSpec:
