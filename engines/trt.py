@@ -218,6 +218,9 @@ class TensorRtEngine:
                 told[name] = address
 
     def _record(self, binding: Binding) -> None:
+        capturable = getattr(self._context, "is_stream_capturable", None)
+        if capturable and not capturable(int(self.stream.handle)):
+            return  # TensorRT-RTX still compiles for these shapes; a later call may be recorded
         self._tell_addresses(binding.addresses)
         try:
             binding.graph = Graph(self.stream, self._execute)

@@ -279,8 +279,10 @@ def _say(line: dict[str, Any]) -> None:
 
 
 def _leave(error: str, status: int) -> None:
-    with contextlib.suppress(OSError):
+    try:
         _say({"error": error})
+    except OSError:
+        os._exit(status)  # nobody reads; Python would try once more and end with a status of its own
     sys.exit(status)
 
 

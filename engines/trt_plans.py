@@ -74,8 +74,10 @@ def identify(onnx: Path, library: str, gpu: Gpu, ranges: Ranges) -> Identity:
     digest = hashlib.sha256()
     try:
         # By convention external weights are called after the file that names them: denoiser.onnx.data.
-        for file in [onnx, *sorted(p for p in onnx.parent.glob(f"{onnx.name}?*") if p.is_file())]:
-            digest.update(file.read_bytes())
+        for path in [onnx, *sorted(p for p in onnx.parent.glob(f"{onnx.name}?*") if p.is_file())]:
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
     except OSError as e:
         raise EngineLoadError(f"{onnx}: {e.strerror}") from e
     return Identity(

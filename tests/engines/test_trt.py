@@ -224,6 +224,13 @@ def test_an_abandoned_trajectory_leaves_the_next_one_as_it_is(engine):
     assert trajectory(engine)[-1].x.tobytes() == alone
 
 
+def test_a_network_that_is_still_being_compiled_is_called_until_it_can_be_recorded(engine, fake_gpu):
+    answers = iter([False, False, True])
+    engine._context.is_stream_capturable = lambda handle: next(answers)
+    plain = [engine.run(feeds())["out"].tobytes() for _ in range(6)]
+    assert len(set(plain)) == 1 and fake_gpu.launches["graph"] == 2
+
+
 def test_without_graphs_it_calls(engine, fake_gpu):
     fake_gpu.can_capture = False
     plain = engine.run(feeds())["out"].tobytes()

@@ -182,16 +182,18 @@ def test_the_child_cancels_where_nobody_listens_any_more(rtx, plan_cache):
     builder.stdout.readline()
     builder.stdout.close()
     builder.wait(timeout=120)
-    assert builder.returncode != 0 or find_plan(SHIPPED[-1], plan_cache, GPU)  # it had been quicker
+    assert builder.returncode == CANCELLED and list(plan_cache.glob("*.plan")) == []
 
 
 def test_the_child_stands_behind_everything_else(rtx, plan_cache):
     builder = child(SHIPPED[-1], plan_cache)
     builder.stdout.readline()
-    nice, oom = os.getpriority(os.PRIO_PROCESS, builder.pid), Path(f"/proc/{builder.pid}/oom_score_adj").read_text()
+    nice = os.getpriority(os.PRIO_PROCESS, builder.pid)
+    out_of_memory = Path(f"/proc/{builder.pid}/oom_score_adj")
+    first_to_go = not out_of_memory.exists() or int(out_of_memory.read_text()) == 800
     builder.kill()
     builder.communicate(timeout=120)
-    assert (nice, oom) == (min(os.nice(0) + 10, 19), "800\n")
+    assert nice == min(os.nice(0) + 10, 19) and first_to_go
 
 
 def test_times_measured_once_are_used_again_and_a_cache_that_does_not_fit_is_replaced(fake_gpu, plan_cache, small_onnx):
