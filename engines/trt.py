@@ -55,8 +55,11 @@ class TensorRtEngine:
         self.inputs = {spec.name: spec for spec in sidecar.inputs}
         self.outputs = {spec.name: spec for spec in sidecar.outputs}
         self.provider = self._library.name
-        self._told = Binding({}, {})
-        """What TensorRT knows."""
+        self._told_shapes: dict[str, tuple[int, ...]] = {}
+        self._told_addresses: dict[str, int] = {}
+        """What TensorRT knows of the inputs and of all tensors."""
+        self._changes = 0
+        """How often shapes have changed."""
         self._recorded: list[Binding] = []
         self._graphs_work = True
         self._calls = Binding({}, {})
@@ -73,8 +76,11 @@ class TensorRtEngine:
         self._runtime = trt.Runtime(self._library.logger)
         self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
+            reasons = self._library.explain(f"{plan}: {self.provider} refuses it")
+            if "out of memory" in reasons.lower():
+                raise EngineLoadError(f"{reasons}; end what else uses this memory")
             refuse(plan)
-            raise EngineLoadError(self._library.explain(f"{plan}: {self.provider} refuses it; deleted, to be built again"))
+            raise EngineLoadError(f"{reasons}; deleted, to be built again")
         types = dtypes(trt)
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
         found = {name: types.get(self._engine.get_tensor_dtype(name)) for name in names}
@@ -165,6 +171,8 @@ class TensorRtEngine:
     def enqueue(self, binding: Binding) -> None:
         """The network's work into the stream, with the context current: as a graph once it is worth one, else as a call."""
         self._tell_shapes(binding.shapes)
+        if binding.changes != self._changes:
+            binding.changes, binding.calls = self._changes, 0
         if binding.graph is None and self._graphs_work and binding.calls >= _GRAPH_AFTER:
             self._record(binding)
         if binding.graph:
@@ -191,9 +199,10 @@ class TensorRtEngine:
         self._calls = Binding(dict(shapes), {name: self._buffers[name].address for name in need})
 
     def _tell_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        told = self._told.shapes
+        told = self._told_shapes
         if told == shapes:
             return
+        self._changes += 1
         self._forget_graphs()
         for name, shape in shapes.items():
             if told.get(name) == shape:
@@ -210,7 +219,7 @@ class TensorRtEngine:
             raise EngineRunError(self._library.explain(f"TensorRT cannot tell its outputs' shapes: {missing} are open"))
 
     def _tell_addresses(self, addresses: Mapping[str, int]) -> None:
-        told = self._told.addresses
+        told = self._told_addresses
         for name, address in addresses.items():
             if told.get(name) != address:
                 if not self._context.set_tensor_address(name, address):
@@ -241,7 +250,7 @@ class TensorRtEngine:
         for binding in stale:
             if binding.graph:
                 binding.graph.free()
-            binding.graph, binding.calls = None, 0
+            binding.graph = None
             self._recorded.remove(binding)
 
 

@@ -26,6 +26,8 @@ class Binding:
     shapes: dict[str, tuple[int, ...]]
     addresses: dict[str, int]
     calls: int = 0
+    changes: int = 0
+    """Calls since shapes had changed so often."""
     graph: Graph | None = None
 
 

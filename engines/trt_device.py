@@ -71,19 +71,21 @@ class Device:
             raise EngineLost(f"{doing}: {e}; this process cannot use the GPU any more") from e
         try:
             yield
-        except cuda.Error as e:
-            raise self._explained(doing, e) from e
+        except (cuda.Error, EngineRunError) as e:
+            raise self._explained(doing, e) from e.__cause__
         finally:
             with contextlib.suppress(cuda.Error):  # the error before it is the one to tell
                 cuda.Context.pop()
 
     def _explained(self, doing: str, error: Exception) -> EngineRunError:
         """A sticky error (illegal address, failed launch, ECC) is told by every later call too; others are not."""
+        if isinstance(error, EngineLost):
+            return error
         try:
             self.cuda.Context.synchronize()
         except self.cuda.Error as e:
             return EngineLost(f"{doing}: {error}; the GPU refuses all further work of this process ({e})")
-        return EngineRunError(f"{doing}: {error}")
+        return error if isinstance(error, EngineRunError) else EngineRunError(f"{doing}: {error}")
 
     def mix(
         self, outs: Sequence[int], weights: Sequence[Sequence[float]], ins: Sequence[int], where: int | None, count: int

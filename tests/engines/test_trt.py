@@ -231,6 +231,15 @@ def test_a_network_that_is_still_being_compiled_is_called_until_it_can_be_record
     assert len(set(plain)) == 1 and fake_gpu.launches["graph"] == 2
 
 
+def test_shapes_that_come_and_go_are_called_once_before_they_are_recorded(engine, fake_gpu):
+    for batch in (2, 2, 3, 2, 2, 3, 2):
+        engine.run(feeds(batch))
+    assert fake_gpu.launches["graph"] == 0
+    for _ in range(3):
+        engine.run(feeds(2))
+    assert fake_gpu.launches["graph"] == 2
+
+
 def test_without_graphs_it_calls(engine, fake_gpu):
     fake_gpu.can_capture = False
     plain = engine.run(feeds())["out"].tobytes()
@@ -311,6 +320,32 @@ def test_an_error_that_stays_says_that_the_process_must_end(engine, fake_gpu):
     assert fake_gpu.stack == []
 
 
+def test_a_failed_call_on_a_lost_gpu_says_so_at_once(engine, fake_gpu):
+    engine.run(feeds())
+    bound = engine.bind(unit(2), [{"label": np.ones((2, 2), np.float32)}])
+
+    def execute_async_v3(stream_handle):
+        fake_gpu.poisoned = "unspecified launch failure"
+        return False
+
+    engine._context.execute_async_v3 = execute_async_v3
+    with pytest.raises(EngineLost, match="failed in a step.*refuses all further work of this process .*launch failure"):
+        bound.call(0, 0.5)
+
+
+def test_a_plan_for_which_memory_is_short_is_kept(fake_gpu, guided_onnx, plan_cache, monkeypatch):
+    plan = build(guided_onnx, plan_cache, trt_library.known_gpu())
+    trt = trt_library.load_library().trt
+
+    def deserialize_cuda_engine(self, data):
+        trt._complain(self._logger, "Error Code 2: OutOfMemory (Requested size was 33 bytes): CUDA out of memory")
+
+    monkeypatch.setattr(trt.Runtime, "deserialize_cuda_engine", deserialize_cuda_engine)
+    with pytest.raises(EngineLoadError, match="out of memory; end what else uses this memory"):
+        open_engine(guided_onnx, "tensorrt", cache=plan_cache)
+    assert find_plan(guided_onnx, plan_cache, trt_library.known_gpu()) == plan
+
+
 def test_a_network_that_does_not_fit_is_refused_with_numbers(fake_gpu, guided_onnx, plan_cache):
     build(guided_onnx, plan_cache, trt_library.known_gpu())
     fake_gpu.total = 600
@@ -341,7 +376,7 @@ def test_a_plan_that_tensorrt_refuses_is_built_again_once_and_then_given_up(fake
     sent = trt.IHostMemory(b"fake plan " + bytes(64))
     monkeypatch.setattr(trt.Builder, "build_serialized_network", lambda *args: sent)
     for _ in range(2):
-        with pytest.raises(EngineLoadError, match="refuses it; deleted, to be built again: Serialization assertion"):
+        with pytest.raises(EngineLoadError, match="refuses it: Serialization assertion.*; deleted, to be built again"):
             opened(guided_onnx, plan_cache)
     assert list(plan_cache.glob("*.plan")) == []
     for again in (lambda: build(guided_onnx, plan_cache, trt_library.known_gpu()), lambda: opened(guided_onnx, plan_cache)):
