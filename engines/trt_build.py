@@ -4,8 +4,8 @@
 
 It runs at low priority, is the first to go where memory ends, and says on stdout how far it is, one JSON object a line:
 `{"progress": 0.42, "phase": "Timing tactics", "elapsed_s": 61.0, "eta_s": 84.2}`, at the end `{"plan": PATH}` or
-`{"error": TEXT}`. SIGTERM, or an end of whoever reads, cancels it. Exit status 0 done, 1 failed, 75 cancelled.
-Precision is what the ONNX file says (strongly typed): a variant is a file.
+`{"error": TEXT}`. SIGTERM, or an end of whoever reads, cancels it, in 5 seconds at most. Exit status 0 done, 1 failed,
+75 cancelled. Precision is what the ONNX file says (strongly typed): a variant is a file.
 """
 
 from __future__ import annotations
@@ -248,7 +248,10 @@ def main() -> None:
         if elapsed - told[0] >= 0.5 or told[0] < 0:
             told[0] = elapsed
             line = {"progress": round(share, 4), "phase": phase, "elapsed_s": round(elapsed, 1)}
-            _say({**line, "eta_s": round(elapsed * (1 - share) / share, 1)} if share > 0.05 else line)
+            try:
+                _say({**line, "eta_s": round(elapsed * (1 - share) / share, 1)} if share > 0.05 else line)
+            except OSError:  # nobody reads any more
+                os.kill(os.getpid(), signal.SIGTERM)
         return not stop.is_set()
 
     try:
