@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .engine import EngineRunError
-from .trt_device import Buffer, Graph
+from .trt_device import Graph
 
 if TYPE_CHECKING:
     from .trt import TensorRtEngine
@@ -74,13 +74,9 @@ class DeviceBound:
         self._staged = self._cuda.Event(self._cuda.event_flags.DISABLE_TIMING)
         common = {name: self._allocate(nbytes) for name, nbytes in {"x": x.nbytes, "t": 4 * len(x), **results}.items()}
         self._t = common["t"]
-        self._conditions: list[dict[str, Buffer]] = []
-        for condition in conditions:
-            self._conditions.append({name: Buffer(self._device, array.nbytes) for name, array in condition.items()})
-            self._owned += self._conditions[-1].values()
-        self.bindings = [
-            Binding(shapes, common | {name: buffer.address for name, buffer in mine.items()}) for mine in self._conditions
-        ]
+        # Not memory shared with the CPU, even on a Jetson: every step reads it, and there the GPU does not cache it.
+        self._conditions = [{name: self._allocate(array.nbytes) for name, array in each.items()} for each in conditions]
+        self.bindings = [Binding(shapes, common | mine) for mine in self._conditions]
         self.slots = [DeviceArray(self, common["x"]), DeviceArray(self, common[answer])]
 
     def _allocate(self, nbytes: int) -> int:
@@ -88,12 +84,12 @@ class DeviceBound:
         return int(self._owned[-1])
 
     def load(self, conditions: Sequence[Mapping[str, np.ndarray]]) -> None:
-        """Copies the constant inputs in. What a trajectory before this one left under way, nobody waits for any more."""
+        """Copies the constant inputs in, and waits for it."""
         with self._device.current("the inputs of a trajectory"):
             for mine, given in zip(self._conditions, conditions):
                 for name, array in given.items():
-                    mine[name].host(array.shape, array.dtype.name)[...] = array
-                    mine[name].upload(array.nbytes, self._stream)
+                    self._cuda.memcpy_htod_async(mine[name], np.ascontiguousarray(array), self._stream)
+            self._stream.synchronize()
 
     def array(self) -> DeviceArray:
         """See `engine.Bound.array`."""
