@@ -40,6 +40,7 @@ setup(
             "types-jsonschema",
             "types-setuptools",
         ],
+        "peers": ["diffusers>=0.35", "onnx>=1.16", "torch>=2.2"],
         "train": ["torch>=2.2", "onnx>=1.16"],
     },
     entry_points={

@@ -153,3 +153,10 @@ def check_feeds(inputs: Mapping[str, TensorSpec], feeds: Mapping[str, np.ndarray
         for want, have in zip(spec.shape, array.shape):
             if (free.setdefault(want, have) if isinstance(want, str) else want) != have:
                 raise EngineRunError(f"input '{name}': expected shape {spec.shape}, found {array.shape}")
+
+
+def check_bind(inputs: Mapping[str, TensorSpec], x: np.ndarray, conditions: Sequence[Mapping[str, np.ndarray]]) -> None:
+    """The same for what a trajectory is bound with, where `t` comes with each call."""
+    without_t = {name: spec for name, spec in inputs.items() if name != "t"}
+    for condition in conditions:
+        check_feeds(without_t, {"x": x, **condition})

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .engine import Engine
+from .engine import Engine, check_bind
 
 _Pass = tuple[Callable[..., object], tuple[Any, ...]]
 """One pass over the arrays: a ufunc and what it is called with."""
@@ -103,6 +103,7 @@ class CallableBound(HostBound):
 
 def over_run(engine: Engine, x: np.ndarray, conditions: Sequence[Mapping[str, np.ndarray]]) -> CallableBound:
     """`Engine.bind` for an engine that has nothing better than `run`, which checks the inputs at every call."""
+    check_bind(engine.inputs, x, conditions)
     output = next(iter(engine.outputs))
 
     def network(condition: Mapping[str, np.ndarray]) -> Callable[[np.ndarray, float], np.ndarray]:

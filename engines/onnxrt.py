@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .engine import EngineLoadError, EngineRunError, EngineUnavailable, TensorSpec, check_feeds
+from .engine import EngineLoadError, EngineRunError, EngineUnavailable, TensorSpec, check_bind, check_feeds
 from .host import HostBound
 
 _DTYPES = {
@@ -87,11 +87,10 @@ class OnnxRuntimeEngine:
         answer = next(iter(self.outputs.values()))
         if answer.shape != self.inputs["x"].shape or answer.dtype != self.inputs["x"].dtype:
             raise EngineRunError(f"output '{answer.name}' is {answer.shape}, but a denoiser's has x's shape and dtype")
-        for condition in conditions:
-            check_feeds(self.inputs, {"x": x, "t": np.empty(len(x), np.float32), **condition})
+        check_bind(self.inputs, x, conditions)
         constant = [name for name in self.inputs if name not in ("x", "t")]
-        shapes = (x.shape, *(condition[name].shape for condition in conditions for name in constant))
-        shapes += (len(conditions),)
+        shapes: tuple[Any, ...] = tuple(condition[name].shape for condition in conditions for name in constant)
+        shapes += x.shape, len(conditions)
         bound = self._bounds.take(shapes) or _Bound(self._session, answer.name, x, conditions, self._bounds, shapes)
         bound.load(conditions)
         return bound

@@ -65,7 +65,9 @@ class TensorRtEngine:
         self._calls = Binding({}, {})
         self._buffers: dict[str, Buffer] = {}
         """Of `run`; every trajectory has its own."""
+        self._bounds: list[DeviceBound] = []
         self._shelf: dict[tuple[Any, ...], DeviceBound] = {}
+        """All there are, and of those the ones that wait for the next trajectory."""
         with self.device.current(str(plan)):
             self._open(plan, data, sidecar)
 
@@ -129,7 +131,10 @@ class TensorRtEngine:
         for condition in conditions:
             check_feeds(self.inputs, {"x": x, "t": np.empty(len(x), np.float32), **condition})
         shapes = (x.shape, *(array.shape for condition in conditions for array in condition.values()), len(conditions))
-        bound = self._shelf.pop(shapes, None) or DeviceBound(self, x, conditions, shapes)
+        bound = self._shelf.pop(shapes, None)
+        if bound is None:
+            bound = DeviceBound(self, x, conditions, shapes)
+            self._bounds.append(bound)
         bound.load(conditions)
         return bound
 
@@ -141,6 +146,7 @@ class TensorRtEngine:
         for given_up in filter(None, (same, oldest)):
             with self.device.current("giving memory back"):
                 self._forget_graphs(given_up.bindings)
+                self._bounds.remove(given_up)
                 given_up.free()
 
     def close(self) -> None:
@@ -149,10 +155,11 @@ class TensorRtEngine:
         with self.device.current("closing"):
             self.stream.synchronize()
             self._forget_graphs()
-            for bound in self._shelf.values():
+            for bound in self._bounds:
                 bound.free()
             for buffer in self._buffers.values():
                 buffer.free()
+            self._bounds.clear()
             self._shelf.clear()
             self._buffers.clear()
             # In this order: a context uses its engine, an engine its runtime.

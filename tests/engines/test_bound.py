@@ -8,7 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from denoised.engines import noise
-from denoised.engines.denoise import Checkpoint, denoise, start
+from denoised.engines.denoise import denoise, start
 from denoised.engines.engine import open_engine
 from denoised.engines.host import CallableBound
 from denoised.engines.samplers import SAMPLERS
@@ -86,19 +86,6 @@ def test_a_loop_takes_the_network_s_own_two_arrays_and_few_more(name, arrays):
         tracemalloc.stop()
     # with the start and the result, which are the caller's
     assert held / SIZE == pytest.approx(2 + arrays + 2, abs=0.7)
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_on_onnxruntime_a_resumed_trajectory_ends_in_the_same_bytes(small_onnx, name):
-    engine = open_engine(small_onnx)
-    x = noise.batch(3, range(5), 0, (4,))
-    problem, sigmas = Problem(x, {}, tuple(range(5))), cosine(8)
-    whole = solve(walk(problem, engine, sigmas, name, "v", 3))
-    for at in walk(problem, engine, sigmas, name, "v", 3):
-        if at.step == 3:
-            kept = Checkpoint(3, at.x.copy(), at.memory and tuple(part.copy() for part in at.memory))
-            break
-    assert solve(walk(problem, engine, sigmas, name, "v", 3, kept)).tobytes() == whole.tobytes()
 
 
 def test_a_trajectory_that_is_interrupted_by_another_of_the_same_shape_goes_on_unharmed(small_onnx):

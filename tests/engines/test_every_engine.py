@@ -17,6 +17,8 @@ from denoised.engines.schedules import cosine
 from denoised.engines.standin import StandInEngine
 from denoised.engines.trt_build import build
 from denoised.engines.trt_library import known_gpu
+from denoised.plugins.kind import Problem
+from denoised.plugins.play import solve, walk
 
 
 @pytest.fixture(params=["standin", "onnxruntime", "tensorrt", "tensorrt on this GPU"])
@@ -66,68 +68,84 @@ def test_wrong_tensors_are_named_before_the_call(engine, wrong, words):
         engine.run({**feeds(), **wrong})
 
 
+def test_a_bound_network_answers_as_a_call_does(engine):
+    x = noise.batch(1, range(3), 0, (4,))
+    bound = engine.bind(x, [{}])
+    bound.store(bound.slots[0], x)
+    bound.call(0, 0.25)
+    want = engine.run({"x": x, "t": np.full(3, 0.25, np.float32)})["out"]
+    assert np.asarray(bound.slots[1]).tobytes() == np.asarray(want).tobytes()
+
+
+def test_bounds_that_are_open_together_share_nothing(engine):
+    x = noise.batch(1, range(3), 0, (4,))
+    first, second = engine.bind(x, [{}]), engine.bind(x, [{}])
+    first.store(first.slots[0], x)
+    first.call(0, 0.25)
+    answer = np.array(first.slots[1])
+    second.store(second.slots[0], 2 * x)
+    second.call(0, 0.75)
+    assert np.asarray(first.slots[0]).tobytes() == x.tobytes()
+    assert np.asarray(first.slots[1]).tobytes() == answer.tobytes()
+
+
+def test_bound_arithmetic_is_weighted_sums_in_order(engine):
+    bound = engine.bind(np.zeros((2, 4), np.float32), [{}])
+    x, *others = bound.slots[0], *(bound.array() for _ in range(3))
+    values = [noise.batch(seed, range(2), 0, (4,)) for seed in (1, 2, 3)]
+    for array, value in zip((x, *others), values):
+        bound.store(array, value)
+    bound.prepare([others[2], x], [[0.5, -1.0, 0.0], [2.0, 1.0, 0.25, 3.0]], [x, *others[:2]])()
+    made = 0.5 * values[0] - values[1]
+    np.testing.assert_allclose(np.asarray(others[2]), made, rtol=1e-6, atol=1e-6)
+    want = 2 * values[0] + values[1] + 0.25 * values[2] + 3 * made
+    np.testing.assert_allclose(np.asarray(x), want, rtol=1e-5, atol=1e-5)
+
+
+def test_a_masked_mix_writes_where_it_is_told_and_nowhere_else(engine):
+    bound = engine.bind(np.zeros((2, 4), np.float32), [{}])
+    x, value, where = bound.slots[0], bound.array(), bound.array()
+    bound.store(x, np.full((2, 4), 7, np.float32))
+    bound.store(value, np.full((2, 4), 3, np.float32))
+    bound.store(where, np.array([[0, 1, 0, 1], [1, 0, 0, 0]], np.float32))
+    bound.prepare([x], [[2.0]], [value], where)()
+    assert np.asarray(x).tolist() == [[7, 6, 7, 6], [6, 7, 7, 7]]
+
+
+@pytest.mark.parametrize(
+    ("x", "condition", "words"),
+    [(np.ones((2, 5), np.float32), {}, "'x': expected shape"), (np.ones((2, 4)), {}, "float64")]
+    + [(np.ones((2, 4), np.float32), {"y": np.ones(1, np.float32)}, "expected inputs")],
+)
+def test_wrong_tensors_are_named_when_a_trajectory_is_bound(engine, x, condition, words):
+    with pytest.raises(EngineRunError, match=words):
+        engine.bind(x, [condition])
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_resumed_trajectory_ends_in_the_same_bytes(engine, name):
+    problem, sigmas = Problem(noise.batch(3, range(5), 0, (4,)), {}, tuple(range(5))), cosine(8)
+    whole = solve(walk(problem, engine, sigmas, name, "v", 3))
+    for at in walk(problem, engine, sigmas, name, "v", 3):
+        if at.step == 3:
+            kept = Checkpoint(3, np.array(at.x), at.memory and tuple(np.array(part) for part in at.memory))
+            break
+    assert solve(walk(problem, engine, sigmas, name, "v", 3, kept)).tobytes() == whole.tobytes()
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_trajectory_is_the_one_of_calls_one_by_one(engine, name):
+    x, sigmas = noise.batch(3, range(3), 0, (4,)), cosine(5)
+    points = []
+    for bound in (engine.bind(x, [{}]), over_run(engine, x, [{}])):
+        steps = denoise(bound, SAMPLERS[name], "v", sigmas, start(x, sigmas), lambda step: noise.batch(3, range(3), step, (4,)))
+        points.append([np.array(point.x) for point in steps])
+        bound.close()
+    np.testing.assert_allclose(points[0], points[1], rtol=1e-4, atol=1e-4)
+
+
 def test_the_provider_is_said(engine):
     assert engine.provider in ("numpy", "CPUExecutionProvider") or engine.provider.startswith("tensorrt")
-
-
-def unit(batch=3, step=0):
-    return noise.batch(5, range(batch), step, (4,))
-
-
-def trajectory(bound, sampler, at=None):
-    """Every checkpoint over a few noise levels, its arrays copied."""
-    sigmas, copied = cosine(5), []
-    for point in denoise(bound, SAMPLERS[sampler], "v", sigmas, at or start(unit(), sigmas), lambda step: unit(3, step)):
-        memory = tuple(np.array(array) for array in point.memory) if point.memory else None
-        copied.append(Checkpoint(point.step, np.array(point.x), memory))
-    bound.close()
-    return copied
-
-
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_trajectory_is_the_one_of_calls_one_by_one(engine, sampler):
-    there = trajectory(engine.bind(unit(), [{}]), sampler)
-    for point, want in zip(there, trajectory(over_run(engine, unit(), [{}]), sampler), strict=True):
-        np.testing.assert_allclose(point.x, want.x, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_resumed_trajectory_has_the_bytes_of_one_that_never_stopped(engine, sampler):
-    whole = trajectory(engine.bind(unit(), [{}]), sampler)
-    for stop in (1, 3):
-        assert trajectory(engine.bind(unit(), [{}]), sampler, whole[stop - 1])[-1].x.tobytes() == whole[-1].x.tobytes()
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_a_mix_is_the_weighted_sums_in_their_order(engine, seed):
-    rng = np.random.default_rng(seed)
-    bound = engine.bind(unit(), [{}])
-    given = [rng.standard_normal((3, 4)).astype(np.float32) for _ in range(8)]
-    arrays = [bound.array() for _ in range(11)]
-    for array, values in zip(arrays, given):
-        bound.store(array, values)
-    n_in, n_out = int(rng.integers(1, 9)), int(rng.integers(1, 5))
-    outs = [*arrays[8:][: n_out - 1], arrays[int(rng.integers(n_in))]]
-    weights = [[float(w) for w in rng.choice([0.0, 1.0, -1.0, 0.5, -2.5], n_in + j)] for j in range(n_out)]
-    want: list[np.ndarray] = []
-    for row in weights:
-        want.append(sum((w * a for w, a in zip(row, [*given[:n_in], *want])), np.zeros((3, 4))))
-    bound.prepare(outs, weights, arrays[:n_in])()
-    for out, expected in zip(outs, want):
-        np.testing.assert_allclose(np.asarray(out), expected, rtol=1e-4, atol=1e-4)
-    bound.close()
-
-
-def test_a_mix_with_a_place_writes_there_alone(engine):
-    bound = engine.bind(unit(), [{}])
-    to, of, where = (bound.array() for _ in range(3))
-    bound.store(to, np.full((3, 4), 7, np.float32))
-    bound.store(of, unit())
-    bound.store(where, np.tile(np.array([0, 1, 0, -2], np.float32), (3, 1)))
-    bound.prepare([to], [[2.0]], [of], where)()
-    expected = np.where([False, True, False, True], 2 * unit(), 7)
-    np.testing.assert_allclose(np.asarray(to), expected, rtol=1e-6)
-    bound.close()
 
 
 def test_a_missing_backend_is_an_error_never_a_substitute(small_onnx):

@@ -121,6 +121,25 @@ def test_a_shipped_network_answers_as_it_does_on_onnxruntime(request, plan_cache
     engine.close()
 
 
+@pytest.mark.parametrize("n_out", range(1, 5))
+@pytest.mark.parametrize("n_in", range(1, 9))
+def test_the_kernel_for_so_many_arrays_is_the_weighted_sums_in_their_order(engine, n_in, n_out):
+    rng = np.random.default_rng(n_in * 10 + n_out)
+    bound = engine.bind(unit(3), [{"label": np.zeros((3, 2), np.float32)}])
+    given = [rng.standard_normal((3, 4)).astype(np.float32) for _ in range(n_in)]
+    ins = [bound.array() for _ in range(n_in)]
+    for array, values in zip(ins, given):
+        bound.store(array, values)
+    outs = [*(bound.array() for _ in range(n_out - 1)), ins[int(rng.integers(n_in))]]
+    weights = [[float(w) for w in rng.choice([0.0, 1.0, -1.0, 0.5, -2.5], n_in + j)] for j in range(n_out)]
+    want: list[np.ndarray] = []
+    for row in weights:
+        want.append(sum((w * a for w, a in zip(row, [*given, *want])), np.zeros((3, 4))))
+    bound.prepare(outs, weights, ins)()
+    for out, expected in zip(outs, want):
+        np.testing.assert_allclose(np.asarray(out), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_guidance_and_a_known_region_are_those_of_the_cpu(engine, guided_onnx):
     where = np.zeros((2, 4), np.float32)
     where[:, 1] = 1

@@ -6,6 +6,7 @@ from dataclasses import asdict
 import pytest
 import yaml
 from denoised.engines.bundle import read_bundle, write_sums
+from denoised.engines.engine import TensorSpec
 from denoised.engines.host import over_run
 from denoised.engines.standin import StandInEngine
 from denoised.plugins.defect_synthesis.masks import Shape
@@ -41,7 +42,10 @@ class DarkEngine:
 
     def __init__(self):
         self._gaussian = StandInEngine((1, 64, 64), mean=-1.2, std=0.3)
-        self.inputs, self.outputs = self._gaussian.inputs, self._gaussian.outputs
+        image, row = ("batch", 1, 64, 64), ("batch",)
+        own = {"clean": image, "mask": image, "label": ("batch", "classes"), "severity": row, "scale": row}
+        self.inputs = {**self._gaussian.inputs, **{name: TensorSpec(name, "float32", shape) for name, shape in own.items()}}
+        self.outputs = self._gaussian.outputs
         self.batches, self.severities = [], set()
 
     def run(self, feeds):
