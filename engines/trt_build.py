@@ -248,19 +248,18 @@ def main() -> None:
         if elapsed - told[0] >= 0.5 or told[0] < 0:
             told[0] = elapsed
             line = {"progress": round(share, 4), "phase": phase, "elapsed_s": round(elapsed, 1)}
-            try:
-                _say({**line, "eta_s": round(elapsed * (1 - share) / share, 1)} if share > 0.05 else line)
-            except OSError:  # nobody reads any more
+            if not _say({**line, "eta_s": round(elapsed * (1 - share) / share, 1)} if share > 0.05 else line):
+                stop.set()
                 os.kill(os.getpid(), signal.SIGTERM)
         return not stop.is_set()
 
     try:
         gpu = Gpu(**wanted.gpu) if wanted.gpu else probe()
-        _say({"plan": str(build(wanted.onnx, wanted.cache, gpu, wanted.ranges, progress))})
+        _leave({"plan": str(build(wanted.onnx, wanted.cache, gpu, wanted.ranges, progress))}, 0)
     except BuildCancelled as e:
-        _leave(str(e), CANCELLED)
+        _leave({"error": str(e)}, CANCELLED)
     except EngineError as e:
-        _leave(str(e), 1)
+        _leave({"error": str(e)}, 1)
 
 
 def _watch(stop: threading.Event) -> None:
@@ -277,15 +276,18 @@ def _watch(stop: threading.Event) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _say(line: dict[str, Any]) -> None:
-    print(json.dumps(line), flush=True)
-
-
-def _leave(error: str, status: int) -> None:
+def _say(line: dict[str, Any]) -> bool:
+    """Whether anybody reads it."""
     try:
-        _say({"error": error})
+        print(json.dumps(line), flush=True)
     except OSError:
-        os._exit(status)  # nobody reads; Python would try once more and end with a status of its own
+        return False
+    return True
+
+
+def _leave(line: dict[str, Any], status: int) -> None:
+    if not _say(line):
+        os._exit(status)  # Python would try once more and end with a status of its own
     sys.exit(status)
 
 

@@ -182,7 +182,8 @@ def test_the_child_cancels_where_nobody_listens_any_more(rtx, plan_cache):
     builder.stdout.readline()
     builder.stdout.close()
     builder.wait(timeout=120)
-    assert builder.returncode == CANCELLED and list(plan_cache.glob("*.plan")) == []
+    # Unless it was done before it had anything more to say.
+    assert builder.returncode == (0 if find_plan(SHIPPED[-1], plan_cache, GPU) else CANCELLED)
 
 
 def test_the_child_stands_behind_everything_else(rtx, plan_cache):
