@@ -232,8 +232,8 @@ def main() -> None:
     options = argparse.ArgumentParser(prog="python -m denoised.engines.trt_build", description="Builds a TensorRT plan.")
     options.add_argument("onnx", type=Path)
     options.add_argument("cache", type=Path)
-    options.add_argument("--ranges", type=json.loads, default={}, help="free dimension -> [least, usual, most]")
-    options.add_argument("--gpu", type=json.loads, help="what a probe found, instead of a probe of one's own")
+    options.add_argument("--ranges", type=_ranges, default={}, help="JSON: free dimension -> [least, usual, most]")
+    options.add_argument("--gpu", type=json.loads, help="JSON: what a probe found, instead of a probe of one's own")
     wanted = options.parse_args()
     stop = threading.Event()
     _watch(stop)
@@ -260,6 +260,10 @@ def main() -> None:
         _leave({"error": str(e)}, CANCELLED)
     except EngineError as e:
         _leave({"error": str(e)}, 1)
+
+
+def _ranges(text: str) -> dict[str, tuple[int, int, int]]:
+    return {symbol: (int(least), int(usual), int(most)) for symbol, (least, usual, most) in dict(json.loads(text)).items()}
 
 
 def _watch(stop: threading.Event) -> None:

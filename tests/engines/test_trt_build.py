@@ -166,6 +166,13 @@ def test_the_child_ends_with_the_reason(rtx, plan_cache, tmp_path):
     assert builder.returncode == 1 and "cannot read it" in json.loads(out.splitlines()[-1])["error"]
 
 
+@pytest.mark.parametrize("wrong", ["{", "[1]", '{"batch": 3}', '{"batch": [1, 2]}', '{"batch": [1, 2, "x"]}'])
+def test_ranges_that_are_none_are_named_by_the_child(plan_cache, small_onnx, wrong):
+    builder = child(small_onnx, plan_cache, "--ranges", wrong)
+    _, err = builder.communicate(timeout=120)
+    assert builder.returncode == 2 and "argument --ranges: invalid" in err
+
+
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_cancels_the_child_in_the_middle(rtx, plan_cache, sent):
     builder = child(SHIPPED[-1], plan_cache)
