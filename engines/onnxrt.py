@@ -97,7 +97,8 @@ class OnnxRuntimeEngine:
 
     def close(self) -> None:
         """See `Engine.close`."""
-        self._calls, self._bounds = _Shelf(), _Shelf()
+        self._calls.clear()
+        self._bounds.clear()
         del self._session
 
 
@@ -117,10 +118,17 @@ class _Shelf:
 
     def give(self, shapes: tuple[Any, ...], buffers: Any) -> None:
         """Kept as the newest; of what has the same shapes one is enough."""
-        self._waiting.pop(shapes, None)
+        if shapes in self._waiting:
+            self._waiting.pop(shapes).free()
         self._waiting[shapes] = buffers
         while len(self._waiting) > self._room:
-            del self._waiting[next(iter(self._waiting))]
+            self._waiting.pop(next(iter(self._waiting))).free()
+
+    def clear(self) -> None:
+        """Gives everything up."""
+        for buffers in self._waiting.values():
+            buffers.free()
+        self._waiting.clear()
 
 
 class _Call:
@@ -141,6 +149,9 @@ class _Call:
             np.copyto(self._in[name], array)
         self._session.run_with_iobinding(self._binding)
         return self._out
+
+    def free(self) -> None:
+        """Nothing else holds the buffers."""
 
 
 class _Bound(HostBound):
@@ -179,6 +190,10 @@ class _Bound(HostBound):
     def close(self) -> None:
         """See `engine.Bound.close`."""
         self._shelf.give(self._shapes, self)
+
+    def free(self) -> None:
+        """What was prepared calls back here: without it the buffers go at once, not with the next search for cycles."""
+        self.programs.clear()
 
 
 def _bind(bind: Any, name: str, array: np.ndarray) -> None:

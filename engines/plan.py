@@ -188,7 +188,7 @@ class _Trace:
             if key not in made:
                 outs.append((key, self._spelled_out(self._denoised[key], made)))
                 made[key] = X
-        outs.append((_NEXT, self._spelled_out(x, made)))
+        outs.append((_NEXT, _shortest(self._spelled_out(x, made), outs)))
         return self._mix(outs, {*kept, *(key for _, total in outs for key in total)})
 
     def _mix(self, outs: list[tuple[int, dict[int, float]]], needed: set[int]) -> Mix:
@@ -204,3 +204,15 @@ class _Trace:
             busy.add(slots[-1])
         self._slot |= {key: slot for (key, _), slot in zip(outs, slots) if key != _NEXT}
         return Mix(tuple(slots), tuple(rows), read)
+
+
+def _shortest(total: dict[int, float], made: list[tuple[int, dict[int, float]]]) -> dict[int, float]:
+    """The same sum with fewer terms where part of it is a sum that is made anyway (UniPC's corrected x)."""
+    for key, part in made:
+        for shared in sorted(part.keys() & total.keys()):
+            share = total[shared] / part[shared]
+            rest = {k: total.get(k, 0.0) - share * part.get(k, 0.0) for k in dict.fromkeys((*total, *part)) if k != shared}
+            rest = {k: weight for k, weight in rest.items() if abs(weight) > 1e-13 * abs(share * part.get(k, 0.0))}
+            if len(rest) + 1 < len(total):
+                return {**rest, key: share}
+    return total

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
+import weakref
 
 import numpy as np
 import pytest
@@ -103,3 +104,23 @@ def test_a_start_in_another_memory_layout_is_the_same_start(small_onnx):
     rows = (0, 1, 2)
     plain, turned = (solve(walk(Problem(each, {}, rows), engine, sigmas, "ddpm", "v")) for each in (x, np.asfortranarray(x)))
     assert plain.tobytes() == turned.tobytes()
+
+
+def test_buffers_of_shapes_that_are_not_seen_any_more_go_at_once(small_onnx):
+    engine, sigmas = open_engine(small_onnx), cosine(2)
+    gc.collect()
+    gc.disable()
+    try:
+        seen = []
+        for rows in range(1, 9):
+            bound = engine.bind(np.zeros((rows, 4), np.float32), [{}])
+            for _ in denoise(bound, SAMPLERS["dpmpp_2m"], "v", sigmas, start(np.ones((rows, 4), np.float32), sigmas)):
+                pass
+            seen.append(weakref.ref(bound))
+            bound.close()
+            del bound
+        assert [ref() is not None for ref in seen] == [False] * 4 + [True] * 4
+        engine.close()
+        assert all(ref() is None for ref in seen)
+    finally:
+        gc.enable()
