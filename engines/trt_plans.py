@@ -162,13 +162,12 @@ def keep(plan: Path, data: Any, sidecar: Sidecar) -> None:
 
 
 def write(path: Path, data: Any) -> None:
-    """All of it or nothing, also where the power fails. Readable by all, writable by us alone."""
+    """All of it or nothing, also where the power fails. Writable by us alone."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         with os.fdopen(fd, "wb") as file:
-            os.fchmod(fd, 0o644)
             file.write(data)
             file.flush()
             os.fsync(fd)

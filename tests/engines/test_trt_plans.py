@@ -134,6 +134,15 @@ def test_a_plan_that_others_may_write_is_never_loaded(network, plan_cache, mode)
     assert not plan.exists()
 
 
+def test_a_plan_that_another_user_owns_is_never_loaded(network, plan_cache):
+    plan = found(kept(network, plan_cache), plan_cache)
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a file to another user")
+    os.chown(plan, 12345, -1)
+    with pytest.raises(EngineLoadError, match="others may write it"):
+        read_plan(plan)
+
+
 def test_files_are_ours_alone_to_write_whatever_the_umask(network, plan_cache):
     before = os.umask(0)
     try:
