@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import yaml
 from denoised.engines.bundle import SHIPPED, BundleError, find_bundles, read_bundle, write_sums
+from denoised.engines.denoiser import Guidance
 
 MANIFEST = {
     "name": "tiny",
@@ -75,6 +76,11 @@ def test_sums_that_point_elsewhere_are_refused(folder, line):
         ({"operating_points": []}, "at least one"),
         ({"nmae": "x"}, "did you mean 'name'"),
         ({"version": "one"}, "version"),
+        ({"schedule": "cosin"}, "schedule: unknown schedule 'cosin', did you mean 'cosine'"),
+        ({"schedule_args": {"t_mx": 1}}, "schedule_args: cosine takes t_max, found 't_mx'"),
+        ({"operating_points": [{"sampler": "unipcc"}]}, "sampler: unknown sampler 'unipcc', did you mean 'unipc'"),
+        ({"operating_points": [{"sampler": "ddim", "sampler_args": {"order": 3}}]}, "ddim takes eta, found 'order'"),
+        ({"operating_points": [{"sampler": "ddpm", "sampler_args": {"eta": 1}}]}, "ddpm takes no such choices"),
     ],
 )
 def test_a_wrong_manifest_says_which_field(folder, change, words):
@@ -105,3 +111,11 @@ def test_every_shipped_bundle_verifies():
     assert {b.manifest.kind for b in good} == {"defect-synthesis", "sensor-imputation"}
     for bundle in good:
         bundle.verify()
+
+
+def test_an_operating_point_may_choose_within_its_method_and_guide(folder):
+    point = {"variant": "fp32", "sampler": "unipc", "sampler_args": {"order": 3}, "guidance": {"scale": 2, "high": 5}}
+    (folder / "model.yaml").write_text(yaml.safe_dump({**MANIFEST, "operating_points": [point]}))
+    write_sums(folder)
+    read = read_bundle(folder).manifest.operating_points[0]
+    assert (read.sampler_args, read.guidance) == ({"order": 3}, Guidance(2.0, 0.0, 5.0))
