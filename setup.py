@@ -24,7 +24,8 @@ setup(
     install_requires=["msgspec>=0.18.6", "numpy>=1.26", "opencv-python-headless>=4.9", "paho-mqtt>=2.0", "pyyaml>=6.0"],
     extras_require={
         "onnx": ["onnxruntime>=1.18"],
-        "tensorrt": ["tensorrt>=10.3", "pycuda>=2024.1"],
+        "tensorrt": ["tensorrt>=10.3,<12", "pycuda>=2024.1"],
+        "rtx": ["tensorrt-rtx>=1.4", "pycuda>=2024.1"],
         "systemd": ["systemd-python>=235"],
         "demo": ["amqtt>=0.11"],
         "dev": [

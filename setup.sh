@@ -89,6 +89,16 @@ can_build() {
         .venv/bin/python -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))'
 }
 
+# TensorRT-RTX without a GPU: its parser and builder are NVIDIA's own, and every network is built with them in the tests.
+# 95 MB, which pip keeps for the next time; there are wheels for x86-64 and newer aarch64.
+tensorrt_rtx() {
+    .venv/bin/python -c 'import tensorrt_rtx_bindings' 2>/dev/null && return
+    local wheels=(tensorrt-rtx-cu13-bindings==1.7.1.116 tensorrt-rtx-cu13-libs==1.7.1.116)
+    say "fetching TensorRT-RTX for the tests of the TensorRT backend (95 MB the first time)"
+    .venv/bin/python -m pip install -q --disable-pip-version-check --only-binary :all: "${wheels[@]}" >.venv/pip.log 2>&1 ||
+        missing "TensorRT-RTX" "Tests that build networks with it are skipped." ".venv/bin/pip install ${wheels[*]}"
+}
+
 # --- .venv ------------------------------------------------------------------------------------------------------------
 
 command -v "$python" >/dev/null || stop "no '$python' here; denoised needs Python 3.10 or newer." \
@@ -126,6 +136,7 @@ if ! .venv/bin/python -m pip install -q --disable-pip-version-check -e ".[$extra
 fi
 if [ "$what" = test ]; then
     systemd_python
+    tensorrt_rtx
     # The checkout is the package `denoised` whatever its folder is called: mypy finds it under that name here.
     mkdir -p .venv/types && ln -sfn ../.. .venv/types/denoised
 fi

@@ -119,7 +119,10 @@ class Models:
 class Engine:
     """What runs the networks."""
 
-    backend: Annotated[Literal["onnxruntime"], Meta(description="library that runs the networks")] = "onnxruntime"
+    backend: Annotated[
+        Literal["onnxruntime", "tensorrt"],
+        Meta(description="library that runs the networks; tensorrt: on an NVIDIA GPU, for which it compiles them first"),
+    ] = "onnxruntime"
     provider: Annotated[
         Literal["cpu", "cuda"],
         Meta(description="where onnxruntime computes; one that does not start is an error, never replaced"),

@@ -2,8 +2,10 @@
 
 EngineError                  everything that can go wrong here
 |- EngineUnavailable         the backend's library or device is not on this machine
+|  `- EngineNotBuilt         what it runs has still to be built here
 |- EngineLoadError           this file does not become an engine
 `- EngineRunError            the call failed, or was fed the wrong tensors
+   `- EngineLost             the device refuses all further work of this process
 """
 
 from __future__ import annotations
@@ -25,12 +27,20 @@ class EngineUnavailable(EngineError):
     """The backend's library or device is not on this machine."""
 
 
+class EngineNotBuilt(EngineUnavailable):
+    """Library and device are here, but the network has still to be compiled for them: see `trt_build`."""
+
+
 class EngineLoadError(EngineError):
     """The file is missing, damaged or of a form that the backend refuses."""
 
 
 class EngineRunError(EngineError):
     """A call was fed the wrong tensors, or the backend failed in it."""
+
+
+class EngineLost(EngineRunError):
+    """The device refuses all further work of this process: only a new one can go on."""
 
 
 @dataclass(frozen=True)
@@ -104,12 +114,28 @@ class Engine(Protocol):
         """Gives the memory back; no call may follow."""
 
 
-def open_engine(path: Path, backend: str = "onnxruntime", threads: int = 1, provider: str = "cpu") -> Engine:
-    """Loads the network at `path`; `EngineUnavailable` names what is missing, never a silent substitute."""
+def open_engine(
+    path: Path,
+    backend: str = "onnxruntime",
+    threads: int = 1,
+    provider: str = "cpu",
+    cache: Path | None = None,
+    ranges: Mapping[str, tuple[int, int, int]] | None = None,
+) -> Engine:
+    """Loads the network at `path`; `EngineUnavailable` names what is missing, never a silent substitute.
+
+    `provider` is where onnxruntime computes. For tensorrt `cache` is the folder of its plans, and `ranges` says how large
+    the free dimensions may be, by symbol: (least, usual, most). `EngineNotBuilt` where no plan of this network, machine and
+    ranges is there yet.
+    """
     if backend == "onnxruntime":
         from .onnxrt import OnnxRuntimeEngine
 
         return OnnxRuntimeEngine(path, threads, provider)
+    if backend == "tensorrt":
+        from .trt import open_plan
+
+        return open_plan(path, cache, ranges or {})
     raise EngineUnavailable(f"backend '{backend}' is not built into this version; use engine.backend: onnxruntime")
 
 

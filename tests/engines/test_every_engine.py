@@ -8,19 +8,30 @@ import sys
 import numpy as np
 import pytest
 from denoised.engines import noise
-from denoised.engines.denoise import Checkpoint
-from denoised.engines.engine import EngineLoadError, EngineRunError, EngineUnavailable, open_engine
+from denoised.engines.denoise import Checkpoint, denoise, start
+from denoised.engines.engine import Engine, EngineLoadError, EngineRunError, EngineUnavailable, open_engine
+from denoised.engines.host import over_run
 from denoised.engines.onnxrt import OnnxRuntimeEngine
 from denoised.engines.samplers import SAMPLERS
 from denoised.engines.schedules import cosine
 from denoised.engines.standin import StandInEngine
+from denoised.engines.trt_build import build
+from denoised.engines.trt_library import known_gpu
 from denoised.plugins.kind import Problem
 from denoised.plugins.play import solve, walk
 
 
-@pytest.fixture(params=["standin", "onnxruntime"])
-def engine(request, small_onnx):
-    opened = StandInEngine((4,)) if request.param == "standin" else open_engine(small_onnx, "onnxruntime", threads=1)
+@pytest.fixture(params=["standin", "onnxruntime", "tensorrt", "tensorrt on this GPU"])
+def engine(request, small_onnx, plan_cache):
+    if request.param == "standin":
+        opened: Engine = StandInEngine((4,))
+    elif request.param == "onnxruntime":
+        opened = open_engine(small_onnx, "onnxruntime", threads=1)
+    else:
+        # The first on a GPU of ours that knows the rules and has onnxruntime compute, the second on a real one.
+        request.getfixturevalue("fake_gpu" if request.param == "tensorrt" else "real_gpu")
+        build(small_onnx, plan_cache, known_gpu())
+        opened = open_engine(small_onnx, "tensorrt", cache=plan_cache)
     yield opened
     opened.close()
 
@@ -122,13 +133,35 @@ def test_a_resumed_trajectory_ends_in_the_same_bytes(engine, name):
     assert solve(walk(problem, engine, sigmas, name, "v", 3, kept)).tobytes() == whole.tobytes()
 
 
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_trajectory_is_the_one_of_calls_one_by_one(engine, name):
+    x, sigmas = noise.batch(3, range(3), 0, (4,)), cosine(5)
+    points = []
+    for bound in (engine.bind(x, [{}]), over_run(engine, x, [{}])):
+        steps = denoise(bound, SAMPLERS[name], "v", sigmas, start(x, sigmas), lambda step: noise.batch(3, range(3), step, (4,)))
+        points.append([np.array(point.x) for point in steps])
+        bound.close()
+    np.testing.assert_allclose(points[0], points[1], rtol=1e-4, atol=1e-4)
+
+
 def test_the_provider_is_said(engine):
-    assert engine.provider in ("numpy", "CPUExecutionProvider")
+    assert engine.provider in ("numpy", "CPUExecutionProvider") or engine.provider.startswith("tensorrt")
 
 
 def test_a_missing_backend_is_an_error_never_a_substitute(small_onnx):
-    with pytest.raises(EngineUnavailable, match="tensorrt"):
+    with pytest.raises(EngineUnavailable, match="'openvino'.*use engine.backend: onnxruntime"):
+        open_engine(small_onnx, "openvino")
+    with pytest.raises(EngineUnavailable, match="a folder for what it compiles"):
         open_engine(small_onnx, "tensorrt")
+
+
+def test_tensorrt_without_a_gpu_is_an_error_that_says_what_to_do(small_onnx, plan_cache, tmp_path, monkeypatch):
+    (tmp_path / "libcuda.so.1").write_bytes(b"no library")
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+    known_gpu.cache_clear()
+    with pytest.raises(EngineUnavailable, match="no NVIDIA driver on this machine.*engine.backend: onnxruntime"):
+        open_engine(small_onnx, "tensorrt", cache=plan_cache)
+    known_gpu.cache_clear()
 
 
 def test_a_missing_provider_is_an_error_that_lists_what_is_there(small_onnx):
