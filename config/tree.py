@@ -333,6 +333,11 @@ class Config:
         return Path(self.models.dir or f"{self.state_dir}/models")
 
     @property
+    def plans_dir(self) -> Path:
+        """Where networks lie that were compiled on this machine."""
+        return Path(self.cache_dir) / "tensorrt"
+
+    @property
     def input_folders(self) -> tuple[Path, ...]:
         """Where request paths are resolved."""
         folders = self.inputs.folders

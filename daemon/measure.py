@@ -144,7 +144,10 @@ class Measurer:
         if (variant, name) not in self._engines:
             path = self._bundle.file(self._bundle.manifest.variants[variant][name])
             engine = self._config.engine
-            self._engines[variant, name] = open_engine(path, engine.backend, threads, engine.provider)
+            ranges = self._bundle.manifest.ranges
+            self._engines[variant, name] = open_engine(
+                path, engine.backend, threads, engine.provider, self._config.plans_dir, ranges
+            )
         return self._engines[variant, name]
 
 

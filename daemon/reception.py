@@ -17,6 +17,7 @@ import msgspec
 from ..config.refusal import Refusal
 from ..config.tree import Config, Reply
 from ..plugins.kind import JobKind, Site
+from .builds import Builds
 from .bus import Bus, Message
 from .core import reply, triggers
 from .core.intake import Envelope, decode, read_request, usable_id
@@ -35,9 +36,11 @@ _ORDERS = ("cancel", "pause", "resume")
 class Reception:
     """Used by one thread; `now` is gateway time."""
 
-    def __init__(self, config: Config, bus: Bus, desk: Desk, kinds: Mapping[str, JobKind], site: Site, disk: Disk):
+    def __init__(
+        self, config: Config, bus: Bus, desk: Desk, kinds: Mapping[str, JobKind], site: Site, disk: Disk, builds: Builds
+    ):
         self.config, self.site = config, site
-        self._bus, self._desk, self._kinds, self._disk = bus, desk, kinds, disk
+        self._bus, self._desk, self._kinds, self._disk, self._builds = bus, desk, kinds, disk, builds
 
     def take(self, messages: list[Message], now: float) -> None:
         """Messages that arrived together: stored in one commit, then acknowledged and answered."""
@@ -71,6 +74,8 @@ class Reception:
             self._desk.counts["retained_refused"] += 1
             return
         job_id = message.topic.split("/")[-2]
+        if self._verb(message.topic) == "cancel" and self._builds.cancel(job_id):
+            return
         {"cancel": self._desk.cancel, "pause": self._desk.pause, "resume": self._desk.resume}[self._verb(message.topic)](
             job_id, now
         )

@@ -25,6 +25,7 @@ from ..config.tree import Config
 from ..plugins.kind import JobKind
 from . import wire
 from .artifacts import sweep
+from .builds import Builds
 from .bus import Bus, BusEvent, Connected, Delivered, Disconnected, Message, Subscription
 from .care import Care
 from .core import dispatch
@@ -80,7 +81,8 @@ class Supervisor:
         self._disk = Disk([Path(config.state_dir), config.artifacts_dir], config.queue.min_free_mb)
         self._outbox = Outbox(self._spool, self._bus)
         self._desk = Desk(config, self._spool, self._outbox, self._worker, self._cameras, kinds, self._disk)
-        self._reception = Reception(config, self._bus, self._desk, kinds, site_of(config, models), self._disk)
+        self._builds = Builds(config, _child_environment(config), self._outbox, self._clock.wall)
+        self._reception = Reception(config, self._bus, self._desk, kinds, site_of(config, models), self._disk, self._builds)
         self._care = Care(config.engine, self._worker, self._nursery, self._desk, self._renew_worker)
         self._telemetry = Telemetry(
             self._desk, self._disk, self._care, self._worker, self._nursery, self._clock.wall(), time.monotonic()
@@ -135,7 +137,9 @@ class Supervisor:
         while self._stop_signal is None:
             now, tick = self._clock.now(), time.monotonic()
             periods[self._say_telemetry] = self._config.telemetry.period
-            self._care.look(tick, self._desk.next(now) is not None)
+            wanted = self._desk.next(now) is not None
+            self._care.look(tick, wanted)
+            self._look_at_builds(wanted)
             children = self._start_children(tick)
             if (close := self._groups.due) is not None and self._clock.wall() >= close:
                 self._groups.close(self._clock.wall(), now)
@@ -146,10 +150,11 @@ class Supervisor:
                 if tick >= at:
                     due[task] = tick + periods[task]
                     task()
-            _watch(selector, [self._nursery, *children], watched)
+            _watch(selector, [self._nursery, self._builds, *children], watched)
             selector.select(max(0.0, min(self._waits(now, tick, children, due.values()))))
             self._nursery.hear(time.monotonic())
             self._hear_bus()
+            self._builds.hear()
             for link in children:
                 self._hear_child(link)
 
@@ -163,6 +168,16 @@ class Supervisor:
                 if child is self._cameras:
                     self._desk.ask_again_for_frames()
         return children
+
+    def _look_at_builds(self, wanted: bool) -> None:
+        """A plan that is there is taken into use, then the next one is built, both only when there is nothing else to do."""
+        idle = not wanted and (self._care.unloaded or self._care.state() == "idle")
+        if idle and self._builds.fresh:
+            self._builds.fresh = False
+            if not self._care.unloaded:
+                self._renew_worker("a network was built for it")
+                return
+        self._builds.look(idle and not self._disk.full)
 
     def _waits(self, now: float, tick: float, children: list[Link], due: Any) -> list[float]:
         """Seconds until each thing that does not come as an event."""
@@ -225,6 +240,8 @@ class Supervisor:
         elif what == "loading":
             self._care.opens = message["model"]
             notify(f"STATUS={self._note}; the worker opens {message['model']}")
+        elif what == "build":
+            self._builds.want(message)
         self._desk.from_worker(message, self._clock.now())
         if what in ("done", "failed"):
             self._worker.proved_itself()
@@ -237,7 +254,7 @@ class Supervisor:
     def _say_telemetry(self) -> None:
         measured = self._telemetry.message(self._config, self._clock.wall(), time.monotonic())
         measured |= {"note": self._note, "reload": self._last_reload, "sensors": self._groups.counts()}
-        measured["dropped_inputs"] = self._flooded
+        measured |= {"dropped_inputs": self._flooded, "builds": self._builds.told()}
         self._outbox.telemetry(f"{self._config.base}/telemetry", msgspec.json.encode(measured))
 
     def _check_disk(self) -> None:
@@ -299,7 +316,7 @@ class Supervisor:
             return
         broker = [f"the broker does not allow us {topic}" for topic in self._denied]
         self._twin = self._twin if time.monotonic() < self._twin_until else None
-        problems = self._telemetry.problems([*broker, *([self._twin] if self._twin else [])])
+        problems = self._telemetry.problems([*broker, *([self._twin] if self._twin else [])]) + self._builds.problems()
         birth = self._telemetry.birth(self._config, self._kinds, self._reception.site, problems)
         if birth != self._birth:
             mid = self._bus.publish(f"{self._config.base}/status", msgspec.json.encode(birth), retain=True)
@@ -397,6 +414,7 @@ class Supervisor:
         self._disk.min_free_mb = self._config.queue.min_free_mb
         self._check_disk()
         self._worker.setup = self._cameras.setup = setup
+        self._builds.stop("the configuration was read again")
         self._renew_worker("has a new configuration")
         self._cameras.stop()
         self._cameras.restart_at = 0.0
@@ -418,6 +436,7 @@ class Supervisor:
     def _goodbye(self) -> None:
         """Accepted jobs stay in the spool; the plant is told before the connection ends."""
         notify("STOPPING=1\nSTATUS=stopping")
+        self._builds.stop("the daemon stops")
         self._park_worker()
         self._cameras.stop()
         self._nursery.stop()

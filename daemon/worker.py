@@ -19,7 +19,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,17 @@ from ..config.refusal import Refusal
 from ..config.tree import Config
 from ..engines.bundle import Bundle, BundleError
 from ..engines.denoise import Checkpoint
-from ..engines.engine import Engine, EngineError, EngineRunError, EngineUnavailable, TensorSpec, open_engine
+from ..engines.engine import (
+    Engine,
+    EngineError,
+    EngineLoadError,
+    EngineNotBuilt,
+    EngineRunError,
+    EngineUnavailable,
+    TensorSpec,
+    open_engine,
+)
+from ..engines.trt_library import known_gpu
 from ..plugins.kind import JobKind, Problem, Task, load_kinds
 from ..plugins.play import drive, trajectory
 from . import wire
@@ -117,7 +127,7 @@ class Worker:
                 engines = [self._network(bundle, variant, name) for name in bundle.manifest.variants[variant]]
                 began = time.monotonic()
                 for engine in engines:
-                    engine.run(zeros(engine.inputs))
+                    engine.run(zeros(engine.inputs, bundle.manifest.ranges))
                 found[bundle.manifest.name] = {"probe_ms": round((time.monotonic() - began) * 1000, 1)}
             except (EngineError, BundleError) as e:
                 log.error("model %s: %s", bundle.manifest.name, e)
@@ -220,14 +230,16 @@ class Worker:
                 "operating_point": " ".join(f"{k}={v}" for k, v in told.items()),
             },
         )
-        if message["durable"]:
-            running.saved = self._checkpoints(running.id, [message["kind"], message["params"], task.seed, bundle.sha256, told])
+        provider = self._provider(bundle, point.variant)
+        if message["durable"]:  # what one provider has begun no other one ends: the bytes would be nobody's
+            identity = [message["kind"], message["params"], task.seed, bundle.sha256, told, provider]
+            running.saved = self._checkpoints(running.id, identity)
         outcome = drive(kind.work(params, task), lambda problem: self._solve(problem, task, running))
         artifacts = self._keep(folder, running.id, outcome.artifacts) if outcome.artifacts else []
         return {
             "model": {"name": bundle.manifest.name, "version": bundle.manifest.version, "sha256": bundle.sha256},
             "operating_point": told,
-            "provider": self._network(bundle, point.variant, "denoiser").provider,
+            "provider": provider,
             "artifacts": artifacts,
             "output": outcome.output,
             "resumed_steps": running.resumed_steps,
@@ -279,9 +291,31 @@ class Worker:
             files = bundle.manifest.variants[variant]
             if name not in files:
                 raise BundleError(f"{bundle.folder}: variant {variant} has no network '{name}', only {', '.join(files)}")
-            settings = self._config.engine
-            self._engines[key] = open_engine(bundle.file(files[name]), settings.backend, self._threads, settings.provider)
+            self._engines[key] = self._open(bundle, variant, name, bundle.file(files[name]))
         return self._engines[key]
+
+    def _open(self, bundle: Bundle, variant: str, name: str, onnx: Path) -> Engine:
+        """As the config wants it; where that has still to be built, onnxruntime meanwhile, and the supervisor is told."""
+        settings, ranges = self._config.engine, bundle.manifest.ranges
+        wanted = (onnx, settings.backend, self._threads, settings.provider, self._config.plans_dir, ranges)
+        try:
+            try:
+                return open_engine(*wanted)
+            except EngineLoadError as e:
+                if settings.backend != "tensorrt":
+                    raise
+                log.warning("%s", e)
+                return open_engine(*wanted)  # a plan that may not be loaded is gone now; else the same error again
+        except EngineNotBuilt as e:
+            log.warning("model %s, %s %s: onnxruntime computes meanwhile: %s", bundle.manifest.name, variant, name, e)
+            build = {"model": bundle.manifest.name, "variant": variant, "name": name, "onnx": str(onnx), "ranges": ranges}
+            self._wire.send({"type": "build", **build, "gpu": asdict(known_gpu())})
+            return open_engine(onnx, "onnxruntime", self._threads, settings.provider)
+
+    def _provider(self, bundle: Bundle, variant: str) -> str:
+        """What computes this variant: more than one name where a part of it has still to be built for another one."""
+        engines = [self._network(bundle, variant, name) for name in bundle.manifest.variants[variant]]
+        return ", ".join(sorted({engine.provider for engine in engines}))
 
     def _keep(self, folder: Path, job_id: str, made: Any) -> list[dict[str, Any]]:
         """Makes the artifacts durable under their final name, and describes them."""
@@ -307,10 +341,14 @@ class Worker:
         return described
 
 
-def zeros(inputs: Mapping[str, TensorSpec]) -> dict[str, np.ndarray]:
+def zeros(inputs: Mapping[str, TensorSpec], ranges: Mapping[str, tuple[int, int, int]]) -> dict[str, np.ndarray]:
     """Something of the right form to feed a network, free dimensions at their smallest that is no special case."""
-    shapes = {name: tuple(d if isinstance(d, int) else 2 for d in spec.shape) for name, spec in inputs.items()}
-    return {name: np.zeros(shapes[name], spec.dtype) for name, spec in inputs.items()}
+
+    def size(d: int | str) -> int:
+        least, _, most = ranges.get(str(d), (1, 2, 2))
+        return d if isinstance(d, int) else min(max(2, least), most)
+
+    return {name: np.zeros([size(d) for d in spec.shape], spec.dtype) for name, spec in inputs.items()}
 
 
 def _may_pass(error: Exception) -> bool:

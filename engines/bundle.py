@@ -49,7 +49,10 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class Manifest:
-    """`model.yaml`. `geometry` is the kind's own section (window or region of interest) and read by the kind."""
+    """`model.yaml`. `geometry` is the kind's own section (window or region of interest) and read by the kind.
+
+    ranges: size of a free dimension of the networks, by its symbol: (least, usual, most), for backends that compile for it.
+    """
 
     name: Name
     version: Annotated[str, Meta(pattern=r"^\d+\.\d+\.\d+([.-][0-9A-Za-z.-]+)?$")]
@@ -63,6 +66,7 @@ class Manifest:
     schedule_args: dict[str, float] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     geometry: dict[str, Any] = field(default_factory=dict)
+    ranges: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_choice("schedule", self.schedule, "schedule_args", self.schedule_args, SCHEDULES)
@@ -72,6 +76,10 @@ class Manifest:
             if point.variant not in self.variants:
                 known = ", ".join(self.variants)
                 raise typed.Bad("operating_points", f"point {i} names variant '{point.variant}'; known: {known}")
+        for symbol, (least, usual, most) in self.ranges.items():
+            if not 1 <= least <= usual <= most:
+                found = f"{least}, {usual}, {most}"
+                raise typed.Bad("ranges", f"range of '{symbol}': expected 1 <= least <= usual <= most, found {found}")
 
 
 def check_choice(

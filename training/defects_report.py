@@ -107,6 +107,7 @@ def manifest(
         "prediction": "v", "schedule": "cosine", "variants": {"fp32": {"denoiser": "denoiser.onnx"}},
         "operating_points": measure(out / "denoiser.onnx", pool, len(classes)),
         "classes": list(classes), "geometry": {"side": region.SIDE, "shapes": "shapes.json"},
+        "ranges": {"batch": [1, 8, 8]},
     }  # fmt: skip
     (out / "model.yaml").write_text(yaml.safe_dump(text, sort_keys=False, width=120))
 

@@ -63,6 +63,7 @@ def manifest(training: dict[str, Any], version: str) -> dict[str, Any]:
         "variants": {"fp32": {"encoder": "encoder.onnx", "denoiser": "denoiser.onnx"}},
         "operating_points": points,
         "geometry": {"window": LENGTH},
+        "ranges": {"windows": [1, 8, 8], "samples": [1, 32, 256], "tags": [1, 8, 32]},
     }
 
 
