@@ -137,9 +137,8 @@ class Supervisor:
         while self._stop_signal is None:
             now, tick = self._clock.now(), time.monotonic()
             periods[self._say_telemetry] = self._config.telemetry.period
-            wanted = self._desk.next(now) is not None
-            self._care.look(tick, wanted)
-            self._look_at_builds(wanted)
+            self._care.look(tick, self._desk.next(now) is not None)
+            self._look_at_builds(now)
             children = self._start_children(tick)
             if (close := self._groups.due) is not None and self._clock.wall() >= close:
                 self._groups.close(self._clock.wall(), now)
@@ -169,9 +168,9 @@ class Supervisor:
                     self._desk.ask_again_for_frames()
         return children
 
-    def _look_at_builds(self, wanted: bool) -> None:
+    def _look_at_builds(self, now: float) -> None:
         """A plan that is there is taken into use, then the next one is built, both only when there is nothing else to do."""
-        idle = not wanted and (self._care.unloaded or self._care.state() == "idle")
+        idle = (self._care.unloaded or self._care.state() == "idle") and self._desk.next(now) is None
         if idle and self._builds.fresh:
             self._builds.fresh = False
             if not self._care.unloaded:

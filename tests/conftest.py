@@ -107,6 +107,7 @@ class Daemon:
         self.seen: list[tuple[str, object]] = []
         self.replies: list[tuple[str, bytes | None, object]] = []
         self.process: Any = None
+        self.environment: dict[str, str] = {}
 
     def connect(self, port: int) -> None:
         self.client = Client(typed.read({"port": port}, Mqtt), [f"{self.base}/#", f"plant-{self.id}/#"])
@@ -116,7 +117,7 @@ class Daemon:
         self.config.write_text(yaml.safe_dump(self.settings))
 
     def start(self) -> None:
-        env = {**os.environ, "PYTHONPATH": str(TOY), "PYTHONUNBUFFERED": "1"}
+        env = {**os.environ, "PYTHONPATH": str(TOY), "PYTHONUNBUFFERED": "1", **self.environment}
         self.log = (self.folder / "daemon.log").open("ab")
         command = [sys.executable, "-m", "denoised", "run", "--config", str(self.config)]
         self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log, env=env, cwd=self.folder)

@@ -58,6 +58,8 @@ def _words(base: str, seen: dict[str, Any]) -> str:
     lines.append("  jobs    " + (", ".join(f"{n} {state}" for state, n in now["jobs"].items()) or "none yet"))
     worker, opens = now["worker"], f" ({now['worker']['opens']})" if now["worker"]["opens"] else ""
     lines.append(f"  worker  {worker['state']}{opens}, {worker['backend']}, {', '.join(worker.get('providers', ()))}")
+    for build in (b for b in now["builds"] if b["state"] != "done"):
+        lines.append(f"  build   {build['id']}: {build['state']}, {build['progress']:.0%}, {build['phase'] or 'not begun'}")
     lines.append("  memory  " + ", ".join(f"{name} {mb} MB" for name, mb in memory.items() if mb is not None))
     disk = now["disk"]
     lines.append(f"  disk    {disk['free_mb']} MB free, {disk['written_mb_per_day']} MB written a day; clock {now['clock']}")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import onnx
 import pytest
 import yaml
 from denoised.engines.bundle import SHIPPED, BundleError, find_bundles, read_bundle, write_sums
@@ -119,3 +120,29 @@ def test_an_operating_point_may_choose_within_its_method_and_guide(folder):
     write_sums(folder)
     read = read_bundle(folder).manifest.operating_points[0]
     assert (read.sampler_args, read.guidance) == ({"order": 3}, Guidance(2.0, 0.0, 5.0))
+
+
+@pytest.mark.parametrize(
+    ("ranges", "message"),
+    [
+        ({"batch": [1, 8]}, r"ranges.batch: expected a list of length 3, found \[1, 8\]"),
+        ({"batch": [4, 2, 8]}, "ranges: range of 'batch': expected 1 <= least <= usual <= most, found 4, 2, 8"),
+        ({"batch": [0, 2, 8]}, "found 0, 2, 8"),
+    ],
+)
+def test_a_range_that_is_none_is_refused(folder, ranges, message):
+    (folder / "model.yaml").write_text(yaml.safe_dump({**MANIFEST, "ranges": ranges}))
+    write_sums(folder)
+    with pytest.raises(BundleError, match=message):
+        read_bundle(folder)
+
+
+def test_the_ranges_of_the_shipped_models_hold_their_operating_points_and_name_every_free_dimension():
+    for bundle in find_bundles(SHIPPED)[0]:
+        manifest, symbols = bundle.manifest, set()
+        for file in {file for files in manifest.variants.values() for file in files.values()}:
+            inputs = onnx.load(bundle.file(file), load_external_data=False).graph.input
+            symbols |= {d.dim_param for i in inputs for d in i.type.tensor_type.shape.dim if d.dim_param}
+        assert set(manifest.ranges) == symbols
+        rows = manifest.ranges["batch" if "batch" in symbols else "windows"]
+        assert rows[2] >= max(point.batch for point in manifest.operating_points)

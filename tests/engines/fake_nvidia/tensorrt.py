@@ -7,9 +7,11 @@ profile, addresses of memory that is not allocated or too small, a call without 
 from __future__ import annotations
 
 import enum
+import itertools
 import json
 import os
 import threading
+import time
 import zlib
 from typing import Any
 
@@ -20,6 +22,10 @@ from fake_gpu import Broken, gpu
 
 __version__ = os.environ.get("FAKE_TENSORRT", "10.3.0")
 _MAGIC = b"fake plan "
+_STEP_S = float(os.environ.get("FAKE_TENSORRT_STEP_S", "0"))
+"""How long a step of a build takes."""
+_CANNOT = os.environ.get("FAKE_TENSORRT_CANNOT", "")
+"""Why it builds nothing."""
 
 
 class DataType(enum.Enum):
@@ -231,6 +237,9 @@ class Builder:
             return None
         if not self._work(config.progress_monitor):
             return None
+        if _CANNOT:
+            _complain(self._logger, _CANNOT)
+            return None
         assert config._cache is not None
         config._cache._blob += f"{__version__} timed; ".encode()
         tensors = [
@@ -247,18 +256,24 @@ class Builder:
         """Two phases, one inside the other, told from another thread."""
         going: list[bool] = []
 
+        def step(phase: str, number: int) -> bool:
+            time.sleep(_STEP_S)
+            goes_on: bool = monitor.step_complete(phase, number)
+            return goes_on
+
         def report() -> None:
             monitor.phase_start("Building engine", None, 2)
             monitor.phase_start("Timing tactics", "Building engine", 4)
-            going.extend(monitor.step_complete("Timing tactics", step) for step in range(4))
+            going.extend(itertools.takewhile(bool, (step("Timing tactics", number) for number in range(4))))
             monitor.phase_finish("Timing tactics")
-            going.extend(monitor.step_complete("Building engine", step) for step in range(2))
+            if len(going) == 4:
+                going.extend(step("Building engine", number) for number in range(2))
             monitor.phase_finish("Building engine")
 
         thread = threading.Thread(target=report)
         thread.start()
         thread.join()
-        return all(going)
+        return len(going) == 6 and all(going)
 
 
 class Runtime:
