@@ -149,6 +149,19 @@ def test_a_build_begins_only_when_nothing_else_is_to_be_done_and_then_goes_on(ma
     assert run(daemon, "after")["provider"] == GPU
 
 
+def test_a_job_laid_aside_on_the_cpu_begins_anew_on_the_gpu_so_that_its_bytes_are_of_one_provider(make_gateway):
+    daemon = make_gateway(step_s=0.3)
+    daemon.submit("toy", {"id": "held", "seed": 5, "params": {"count": 40}})
+    daemon.wait_for("jobs/held/event", lambda v: v.get("item", 0) >= 5)
+    order(daemon, "held", "pause")
+    daemon.wait_for("jobs/held/event", lambda v: v.get("reason") == "operator")
+    daemon.wait_for("telemetry", lambda v: v["worker"].get("providers") == [GPU] and v["worker"]["state"] == "idle")
+    order(daemon, "held", "resume")
+    held = daemon.result("held")
+    assert (held["provider"], held.get("resumed_steps")) == (GPU, None)
+    assert held["artifacts"][0]["sha256"] == run(daemon, "whole", count=40)["artifacts"][0]["sha256"]
+
+
 def test_a_model_that_a_job_names_first_is_built_too(make_gateway, toy_models, tmp_path):
     models = tmp_path / "models"
     shutil.copytree(toy_models, models)
@@ -172,6 +185,7 @@ def test_a_build_is_cancelled_by_its_topic_and_not_begun_again_before_a_reload(m
     daemon = make_gateway(step_s=0.5)
     runs(daemon, TOY_BUILD, progress=0.1)
     (child,) = builders(daemon)
+    assert os.getsid(child) == child and os.getpriority(os.PRIO_PROCESS, child) >= 10
     order(daemon, "build-surface-defects-fp32-denoiser", "cancel")
     order(daemon, TOY_BUILD, "cancel")
     assert built(daemon, TOY_BUILD)["state"] == "cancelled"
