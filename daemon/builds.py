@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from ..config.tree import Config
-from ..engines.trt_build import CANCELLED
+from ..engines.trt_build import CANCELLED, at_work
 from .core.reply import stamp
 from .outbox import Outbox
 from .spool import Outgoing
@@ -102,11 +102,14 @@ class Builds:
         return True
 
     def look(self, idle: bool) -> None:
-        """Once in each turn of the loop; `idle`: nothing else is running or waiting. Begins the next build."""
+        """Once in each turn of the loop; `idle`: nothing else is running or waiting. Begins the next build.
+
+        One that somebody else has begun (by hand, or a daemon before us that was killed) is waited for.
+        """
         running = self._running
         if running is None:
             waiting = next((b for b in self._builds.values() if b.state == "accepted"), None)
-            if waiting and idle:
+            if waiting and idle and not at_work(self._cache):
                 self._start(waiting)
         elif self._process and running.cancelled_at and time.monotonic() - running.cancelled_at >= _CANCEL_PATIENCE:
             self._process.kill()

@@ -227,6 +227,16 @@ def _alone(cache: Path) -> Iterator[None]:
         yield
 
 
+def at_work(cache: Path) -> bool:
+    """Whether a build is under way in this cache, whoever has started it."""
+    with contextlib.suppress(FileNotFoundError, PermissionError), (cache / "build.lock").open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def main() -> None:
     """See the module."""
     options = argparse.ArgumentParser(prog="python -m denoised.engines.trt_build", description="Builds a TensorRT plan.")

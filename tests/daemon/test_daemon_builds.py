@@ -244,6 +244,26 @@ def test_a_daemon_that_ends_during_a_build_leaves_no_child_and_no_half_plan(make
     assert built(daemon, TOY_BUILD)["state"] == "done"
 
 
+def test_a_daemon_that_comes_back_waits_for_the_end_of_the_build_that_it_had_begun(make_gateway):
+    daemon = make_gateway(step_s=0.2)
+    runs(daemon, TOY_BUILD, progress=0.1)
+    (child,) = builders(daemon)
+    os.kill(child, signal.SIGSTOP)
+    daemon.kill()
+    daemon.seen.clear()
+    daemon.start()
+    assert run(daemon, "j")["provider"] == CPU
+    daemon.wait_for("telemetry", lambda v: v["worker"]["state"] == "idle" and len(v["builds"]) == len(BUILDS))
+    daemon.seen = [(topic, v) for topic, v in daemon.seen if topic != "telemetry"]
+    for n in range(1, 6):
+        daemon.wait_for("telemetry", lambda v, n=n: len(daemon.all("telemetry")) >= n)
+    assert {b["state"] for b in daemon.all("telemetry")[-1]["builds"]} == {"accepted"}
+    os.kill(child, signal.SIGCONT)
+    assert gone(child)
+    for build in BUILDS:
+        assert built(daemon, build)["state"] == "done"
+
+
 def test_a_plan_that_was_damaged_is_built_again(make_gateway, tmp_path):
     daemon = make_gateway()
     for build in BUILDS:
