@@ -10,9 +10,7 @@ import logging
 import selectors
 import signal
 import socket
-import sys
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -25,7 +23,7 @@ from ..config.tree import Config
 from ..plugins.kind import JobKind
 from . import wire
 from .artifacts import sweep
-from .bus import Bus, BusEvent, Connected, Delivered, Disconnected, Message, Subscription
+from .bus import Bus, Connected, Delivered, Disconnected, Message, Subscription
 from .care import Care
 from .core import dispatch
 from .core.job import job_of
@@ -52,8 +50,6 @@ _PARK_PATIENCE = 5.0
 _REMEMBER_S = 7 * 86400.0
 """How long the spool remembers the result of an id, at least."""
 _NAMESAKE_S = 300.0
-_MOST_WAITING = 20_000
-"""Messages that have come and are not read yet; of more, those of QoS 0 are dropped and counted."""
 
 
 class Supervisor:
@@ -61,7 +57,7 @@ class Supervisor:
 
     def __init__(self, config: Config, kinds: Mapping[str, JobKind], reread: Callable[[], Config], recorder: Recorder):
         self._config, self._kinds, self._reread, self._recorder = config, kinds, reread, recorder
-        self._inbox: deque[BusEvent | _Reload] = deque()
+        self._reload_wanted = False
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
@@ -72,7 +68,7 @@ class Supervisor:
         for problem in problems:
             log.warning("model left out: %s", problem)
         offline = msgspec.json.encode({"state": "offline"})
-        self._bus = Bus(config.mqtt, config.client_id, [], self._post, will=(f"{config.base}/status", offline))
+        self._bus = Bus(config.mqtt, config.client_id, [], will=(f"{config.base}/status", offline))
         setup = {"config": msgspec.to_builtins(config)}
         self._nursery = Nursery(config.engine.backend, _CHILDREN, _child_environment(config))
         self._worker = Link("denoised.daemon.worker", self._nursery, setup)
@@ -94,12 +90,9 @@ class Supervisor:
         self._was_online = self._is_back = False
         self._twin: str | None = None
         self._twin_until = 0.0
-        self._flooded = 0
 
     def run(self) -> None:
         """Until SIGTERM or SIGINT."""
-        # paho's thread shall not wait the usual 5 ms for this one to let go of the interpreter.
-        sys.setswitchinterval(0.0005)
         self._disk.look()
         if self._spool.damage:
             self._fault(self._spool.damage)
@@ -146,8 +139,12 @@ class Supervisor:
                 if tick >= at:
                     due[task] = tick + periods[task]
                     task()
-            _watch(selector, [self._nursery, *children], watched)
+            _watch(selector, [self._bus, self._nursery, *children], watched)
             selector.select(max(0.0, min(self._waits(now, tick, children, due.values()))))
+            with contextlib.suppress(BlockingIOError):
+                self._wake_in.recv(4096)
+            if self._reload_wanted:
+                self._reload()
             self._nursery.hear(time.monotonic())
             self._hear_bus()
             for link in children:
@@ -166,18 +163,15 @@ class Supervisor:
 
     def _waits(self, now: float, tick: float, children: list[Link], due: Any) -> list[float]:
         """Seconds until each thing that does not come as an event."""
-        restarts = [self._nursery.restart_at, *(child.restart_at for child in children)]
+        restarts = [self._bus.due, self._nursery.restart_at, *(child.restart_at for child in children)]
         times = (self._outbox.due(now), dispatch.next_due(self._desk.entries.values(), now))
         waits = [at - tick for at in (*due, *restarts) if at is not None]
         waits += [at - now for at in times if at is not None]
         return waits if self._groups.due is None else [*waits, self._groups.due - self._clock.wall()]
 
     def _hear_bus(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            self._wake_in.recv(4096)
         now, wall, requests = self._clock.now(), self._clock.wall(), []
-        while self._inbox:
-            event = self._inbox.popleft()
+        for event in self._bus.turn():
             if isinstance(event, Message):
                 if event.topic == f"{self._config.base}/status":
                     self._hear_status(event)
@@ -192,8 +186,6 @@ class Supervisor:
                 if event.taken_over:
                     self._namesake(event.reason)
                 self._say_status(f"no broker: {event.reason}")
-            else:
-                self._reload()
         if requests:
             self._check_disk()
             self._reception.take(requests, now)
@@ -237,7 +229,6 @@ class Supervisor:
     def _say_telemetry(self) -> None:
         measured = self._telemetry.message(self._config, self._clock.wall(), time.monotonic())
         measured |= {"note": self._note, "reload": self._last_reload, "sensors": self._groups.counts()}
-        measured["dropped_inputs"] = self._flooded
         self._outbox.telemetry(f"{self._config.base}/telemetry", msgspec.json.encode(measured))
 
     def _check_disk(self) -> None:
@@ -327,15 +318,6 @@ class Supervisor:
         self._twin, self._twin_until = why, time.monotonic() + _NAMESAKE_S
         self._bus.calm()
 
-    def _post(self, event: BusEvent) -> None:
-        """Called in paho's thread."""
-        if len(self._inbox) > _MOST_WAITING and isinstance(event, Message) and event.qos == 0:
-            self._flooded += 1
-            return
-        self._inbox.append(event)
-        with contextlib.suppress(BlockingIOError):  # enough wake-ups are under way already
-            self._wake_out.send(b"!")
-
     def _say_status(self, note: str) -> None:
         if note != self._note:
             self._note = note
@@ -359,8 +341,11 @@ class Supervisor:
         def stop(number: int, frame: Any) -> None:
             self._stop_signal = number
 
+        def reload(number: int, frame: Any) -> None:
+            self._reload_wanted = True
+
         previous = {s: signal.signal(s, stop) for s in (signal.SIGTERM, signal.SIGINT)}
-        previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda number, frame: self._inbox.append(_Reload()))
+        previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, reload)
         fd = signal.set_wakeup_fd(self._wake_out.fileno(), warn_on_full_buffer=False)
         try:
             yield
@@ -371,6 +356,7 @@ class Supervisor:
 
     def _reload(self) -> None:
         """Reads the config again. A bad one changes nothing and says why; keys that need a restart keep their value."""
+        self._reload_wanted = False
         reloading()
         try:
             fresh = self._reread()
@@ -425,17 +411,14 @@ class Supervisor:
         offline = msgspec.json.encode({"state": "offline"})
         mid = self._bus.publish(f"{self._config.base}/status", offline, retain=True)
         until = time.monotonic() + 2.0
-        while mid is not None and time.monotonic() < until:
-            if any(isinstance(e, Delivered) and e.mid == mid for e in tuple(self._inbox)):
-                break
-            time.sleep(0.005)
+        while mid is not None and (left := until - time.monotonic()) > 0:
+            for event in self._bus.wait(left):
+                if isinstance(event, Delivered):
+                    self._outbox.delivered(event, self._clock.now())
+                    mid = None if event.mid == mid else mid
         self._bus.stop()
         self._spool.close()
         log.info("stopped")
-
-
-class _Reload:
-    """SIGHUP came."""
 
 
 _CHILDREN = ("denoised.daemon.worker", "denoised.plugins.kind")
