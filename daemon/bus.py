@@ -120,6 +120,7 @@ class Bus:
         self._misc_at = 0.0
         self._connection = 0
         self._subscribing: dict[int, list[str]] = {}
+        self._content_types: dict[str, Properties] = {}
         options: dict[str, Any] = {} if self.v5 else {"clean_session": not persistent}
         self._client = paho.Client(
             CallbackAPIVersion.VERSION2,
@@ -250,7 +251,9 @@ class Bus:
     ) -> int | None:
         """Sends a message; its id (to wait for `Delivered`), or None where there is no connection."""
         properties = None
-        if self.v5 and (correlation is not None or content_type or response_topic or expiry_s):
+        if self.v5 and content_type and correlation is None and not response_topic and not expiry_s:
+            properties = self._content_type(content_type)
+        elif self.v5 and (correlation is not None or content_type or response_topic or expiry_s):
             properties = Properties(PacketTypes.PUBLISH)
             if correlation is not None:
                 properties.CorrelationData = correlation
@@ -264,6 +267,13 @@ class Bus:
             return None
         info = self._client.publish(topic, payload, qos, retain, properties)
         return info.mid if info.rc == paho.MQTT_ERR_SUCCESS else None
+
+    def _content_type(self, name: str) -> Properties:
+        """Made once: most of what we say differs in nothing else."""
+        if name not in self._content_types:
+            self._content_types[name] = Properties(PacketTypes.PUBLISH)
+            self._content_types[name].ContentType = name
+        return self._content_types[name]
 
     def ack(self, message: Message) -> None:
         """Tells the broker that the message is safe. On another connection its id would mean another message."""

@@ -55,12 +55,12 @@ class Care:
         else:
             self._probe_wait = _REPROBE_S[0]
 
-    def look(self, tick: float, wanted: bool) -> None:
-        """Once in each turn of the loop; `wanted`: there is a job that the worker should have."""
+    def look(self, tick: float, now: float) -> None:
+        """Once in each turn of the loop; `now` is gateway time."""
         state = self.state()
-        if state == "busy" or wanted:
+        if state == "busy":
             self._used_at = tick
-        if self.unloaded and wanted:
+        elif self.unloaded and self._desk.next(now) is not None:
             self.unloaded, self._worker.restart_at = False, tick
         elif state == "idle":
             self._look_at_idle(tick)

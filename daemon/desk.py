@@ -16,13 +16,12 @@ from typing import Any
 
 import msgspec
 
-from ..config import typed
 from ..config.refusal import Refusal
 from ..config.tree import Config, Reply
-from ..plugins.kind import JobKind
 from .artifacts import date_folder
 from .clock import synchronised
-from .core import dispatch, reply
+from .core import reply
+from .core.dispatch import Waiting
 from .core.job import Entry, Job, folder_name, job_of
 from .disk import Disk
 from .link import Link
@@ -48,13 +47,13 @@ class Desk:
         outbox: Outbox,
         worker: Link,
         cameras: Link,
-        kinds: Mapping[str, JobKind],
         disk: Disk,
     ):
-        self.config, self._kinds, self._disk = config, kinds, disk
+        self.config, self._disk = config, disk
         self._spool, self._worker, self._cameras = spool, worker, cameras
         self.outbox = outbox
         self.entries: dict[str, Entry] = {}
+        self.waiting = Waiting(self.entries)
         self.stack: list[Entry] = []
         """What the worker has in hand; the last one runs, those before it are preempted."""
         self.counts: Counter[str] = Counter()
@@ -176,23 +175,25 @@ class Desk:
 
     def _enter(self, entry: Entry) -> Entry:
         self.entries[entry.job.id] = entry
-        kind = self._kinds.get(entry.job.kind)
-        camera = kind.camera(typed.read(entry.job.params, kind.params)) if kind and entry.job.durable else None
-        if camera is not None:
+        if entry.job.camera is not None:
             frame = self._frame_path(entry.job.id)
             if frame.exists():
                 entry.frame = str(frame)
             else:
-                entry.waits_for_frame = True
-                self._cameras.send({"type": "grab", "id": entry.job.id, "camera": camera, "to": str(frame)})
+                self._want_frame(entry)
+        self.waiting.enter(entry)
         return entry
+
+    def _want_frame(self, entry: Entry) -> None:
+        entry.waits_for_frame = True
+        to = str(self._frame_path(entry.job.id))
+        self._cameras.send({"type": "grab", "id": entry.job.id, "camera": entry.job.camera, "to": to})
 
     def ask_again_for_frames(self) -> None:
         """The camera process is a new one: what the old one still owed is asked for again."""
         for entry in self.entries.values():
             if entry.waits_for_frame:
-                entry.waits_for_frame = False
-                self._enter(entry)
+                self._want_frame(entry)
 
     def from_cameras(self, message: Mapping[str, Any], now: float) -> None:
         """A frame for a job, or why there is none."""
@@ -202,6 +203,7 @@ class Desk:
         entry.waits_for_frame = False
         if message["type"] == "frame":
             entry.frame = message["path"]
+            self.waiting.wait(entry)
         else:
             self._finish(entry, "failed", {}, now, Refusal("input", message["message"], "params.image.camera"))
 
@@ -210,7 +212,7 @@ class Desk:
     def ephemeral(self, job: Job, then: Callable[[dict[str, Any] | None], None]) -> None:
         """A job that is not stored: `then` gets its output, or None where it came to nothing."""
         self._ephemeral[job.id] = then
-        self.entries[job.id] = Entry(job)
+        self._enter(Entry(job))
 
     def drop(self, job_id: str) -> None:
         """An ephemeral job that has not started is forgotten without a word."""
@@ -220,14 +222,16 @@ class Desk:
 
     def next(self, now: float) -> Entry | None:
         """The job that the worker should have now and has not. While the disk is full none that would write to it."""
-        entries: Iterable[Entry] = self.entries.values()
-        if self._disk.full:
-            entries = (e for e in entries if not e.job.durable)
-        return dispatch.choose(entries, self.stack, now)
+        best = self.waiting.choose(self.stack, now)
+        if best is None or not (self._disk.full and best.job.durable):
+            return best
+        # Windows of live groups do not: they come first anyway, so one that is not the best has others running before it.
+        live = next((e for e in self.entries.values() if not e.job.durable and e not in self.stack), None)
+        return live if not self.stack or self.stack[-1].job.durable else None
 
     def dispatch(self, now: float) -> None:
         """Hands the worker what it should do now, and ends what is overdue or not wanted any more."""
-        for entry, why in dispatch.overdue(self.entries.values(), now):
+        for entry, why in self.waiting.overdue(now):
             if entry in self.stack and not entry.cancelled:
                 entry.cancelled = True
                 self._worker.send({"type": "cancel", "id": entry.job.id})
@@ -340,6 +344,8 @@ class Desk:
 
     def _move(self, entry: Entry, state: str, now: float, reason: str | None = None) -> None:
         entry.move(state, reason)
+        if state == "accepted":
+            self.waiting.wait(entry)
         self._say(entry, now)
 
     def _finish(self, entry: Entry, state: str, facts: Mapping[str, Any], now: float, error: Refusal | None = None) -> None:

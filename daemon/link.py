@@ -151,14 +151,14 @@ class Link:
             return None
         return self.wire, selectors.EVENT_READ | (selectors.EVENT_WRITE if self.wire.unsent else 0)
 
-    def start(self) -> None:
-        """Starts the child; it says `ready` by itself."""
+    def start(self, hurry: bool = False) -> None:
+        """Starts the child; it says `ready` by itself. hurry: there is work for it already."""
         ours, theirs = socket.socketpair()
         line = wire.Wire(ours)
         self.wire, self.ready, self.restart_at = line, False, None
         with theirs:
             self._nursery.fork(self._module, theirs, lambda pid: self._born(pid, line))
-        self.send({"type": "setup", **self.setup})
+        self.send({"type": "setup", "hurry": hurry, **self.setup})
 
     def _born(self, pid: int, line: wire.Wire) -> None:
         if self.wire is line:
@@ -179,7 +179,7 @@ class Link:
         if messages:
             self.heard_at = time.monotonic()
         for message in messages:
-            if message["type"] == "ready":
+            if message["type"] in ("ready", "probed"):
                 self.ready, self.facts = True, {k: v for k, v in message.items() if k != "type"}
         return messages
 

@@ -6,6 +6,7 @@ It never computes: no numpy, cv2 or onnxruntime is imported here, so that their 
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import selectors
 import signal
@@ -25,7 +26,6 @@ from . import wire
 from .artifacts import sweep
 from .bus import Bus, Connected, Delivered, Disconnected, Message, Subscription
 from .care import Care
-from .core import dispatch
 from .core.job import job_of
 from .desk import Desk
 from .disk import Disk
@@ -75,7 +75,7 @@ class Supervisor:
         self._cameras = Link("denoised.daemon.cameras", self._nursery, setup)
         self._disk = Disk([Path(config.state_dir), config.artifacts_dir], config.queue.min_free_mb)
         self._outbox = Outbox(self._spool, self._bus)
-        self._desk = Desk(config, self._spool, self._outbox, self._worker, self._cameras, kinds, self._disk)
+        self._desk = Desk(config, self._spool, self._outbox, self._worker, self._cameras, self._disk)
         self._reception = Reception(config, self._bus, self._desk, kinds, site_of(config, models), self._disk)
         self._care = Care(config.engine, self._worker, self._nursery, self._desk, self._renew_worker)
         self._telemetry = Telemetry(
@@ -101,6 +101,8 @@ class Supervisor:
         self._bus.start()
         selector = selectors.DefaultSelector()
         selector.register(self._wake_in, selectors.EVENT_READ)
+        gc.collect()
+        gc.freeze()  # what is there now stays: a full collection would cost milliseconds of somebody's request
         with self._signals():
             notify(f"READY=1\nSTATUS=waiting for the broker at {self._config.mqtt.host}:{self._config.mqtt.port}")
             log.info("ready: %d kinds, spool %s", len(self._kinds), Path(self._config.state_dir) / "spool.db")
@@ -128,7 +130,7 @@ class Supervisor:
         while self._stop_signal is None:
             now, tick = self._clock.now(), time.monotonic()
             periods[self._say_telemetry] = self._config.telemetry.period
-            self._care.look(tick, self._desk.next(now) is not None)
+            self._care.look(tick, now)
             children = self._start_children(tick)
             if (close := self._groups.due) is not None and self._clock.wall() >= close:
                 self._groups.close(self._clock.wall(), now)
@@ -156,6 +158,9 @@ class Supervisor:
         restartable: list[Nursery | Link] = [self._nursery, *children]
         for child in restartable:
             if child.restart_at is not None and tick >= child.restart_at:
+                if child is self._worker:
+                    self._worker.start(hurry=self._desk.next(self._clock.now()) is not None)
+                    continue
                 child.start()
                 if child is self._cameras:
                     self._desk.ask_again_for_frames()
@@ -164,7 +169,7 @@ class Supervisor:
     def _waits(self, now: float, tick: float, children: list[Link], due: Any) -> list[float]:
         """Seconds until each thing that does not come as an event."""
         restarts = [self._bus.due, self._nursery.restart_at, *(child.restart_at for child in children)]
-        times = (self._outbox.due(now), dispatch.next_due(self._desk.entries.values(), now))
+        times = (self._outbox.due(now), self._desk.waiting.due())
         waits = [at - tick for at in (*due, *restarts) if at is not None]
         waits += [at - now for at in times if at is not None]
         return waits if self._groups.due is None else [*waits, self._groups.due - self._clock.wall()]
@@ -211,7 +216,7 @@ class Supervisor:
 
     def _from_worker(self, message: Mapping[str, Any]) -> None:
         what = message["type"]
-        if what == "ready":
+        if what in ("ready", "probed"):
             self._care.came_up(time.monotonic())
             notify(f"STATUS={self._note}")
         elif what == "loading":

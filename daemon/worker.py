@@ -89,40 +89,50 @@ class Worker:
         self._site = site_of(config, find_models(config)[0])
         self._threads = config.engine.threads if isinstance(config.engine.threads, int) else _spare_cores()
         self._engines: dict[tuple[str, str, str], Engine] = {}
-        self._verified: set[str] = set()
         self._waiting: list[dict[str, Any]] = []
         self._stack: list[_Running] = []
         self._cancelled: set[str] = set()
         self._unwanted: set[str] = set()
         self._inherited = set(sys.modules)
 
-    def serve(self) -> None:
-        """Until the supervisor is gone."""
-        models = self._warm_up()
-        providers = sorted({engine.provider for engine in self._engines.values()})
-        self._wire.send({"type": "ready", "threads": self._threads, "providers": providers, "models": models})
+    def serve(self, hurry: bool) -> None:
+        """Until the supervisor is gone. `hurry`: a job waits for this worker already."""
+        bundles = [models[0] for models in self._site.models.values()]
+        found: dict[str, Any] = {}
+        if hurry:  # what the job needs is opened with it; the rest when there is nothing to do
+            self._wire.send(self._ready("ready", found))
+        else:
+            found = {b.manifest.name: self._probe(b) for b in bundles}
+            self._wire.send(self._ready("ready", found))
         while True:
             self._listen()
             while self._waiting:
                 self._run(self._waiting.pop(0))
+            if len(found) < len(bundles):
+                bundle = bundles[len(found)]
+                found[bundle.manifest.name] = self._probe(bundle)
+                if len(found) == len(bundles):
+                    self._wire.send(self._ready("probed", found))
+                continue
             select.select([self._wire], [self._wire] if self._wire.unsent else [], [])
 
-    def _warm_up(self) -> dict[str, Any]:
-        """Opens the default models and runs a probe step of each; by model what came of it."""
-        found: dict[str, Any] = {}
-        for bundle in (models[0] for models in self._site.models.values()):
-            self._wire.send({"type": "loading", "model": bundle.manifest.name})
-            try:
-                variant = bundle.manifest.operating_points[0].variant
-                engines = [self._network(bundle, variant, name) for name in bundle.manifest.variants[variant]]
-                began = time.monotonic()
-                for engine in engines:
-                    engine.run(zeros(engine.inputs))
-                found[bundle.manifest.name] = {"probe_ms": round((time.monotonic() - began) * 1000, 1)}
-            except (EngineError, BundleError) as e:
-                log.error("model %s: %s", bundle.manifest.name, e)
-                found[bundle.manifest.name] = {"error": str(e), "transient": _may_pass(e)}
-        return found
+    def _ready(self, what: str, models: Mapping[str, Any]) -> dict[str, Any]:
+        providers = sorted({engine.provider for engine in self._engines.values()})
+        return {"type": what, "threads": self._threads, "providers": providers, "models": models}
+
+    def _probe(self, bundle: Bundle) -> dict[str, Any]:
+        """Opens a default model and runs one step of it; what came of it."""
+        self._wire.send({"type": "loading", "model": bundle.manifest.name})
+        try:
+            variant = bundle.manifest.operating_points[0].variant
+            engines = [self._network(bundle, variant, name) for name in bundle.manifest.variants[variant]]
+            began = time.monotonic()
+            for engine in engines:
+                engine.run(zeros(engine.inputs))
+            return {"probe_ms": round((time.monotonic() - began) * 1000, 1)}
+        except (EngineError, BundleError) as e:
+            log.error("model %s: %s", bundle.manifest.name, e)
+            return {"error": str(e), "transient": _may_pass(e)}
 
     def _listen(self) -> None:
         """Takes what the supervisor has said, without waiting."""
@@ -193,9 +203,6 @@ class Worker:
         params: Any = typed.read(message["params"], kind.params)
         bundle = self._site.model(kind.name, getattr(params, "model", None))
         running.model = bundle.manifest.name
-        if bundle.sha256 not in self._verified:
-            bundle.verify()
-            self._verified.add(bundle.sha256)
         point = bundle.manifest.operating_points[0]
         shutil.rmtree(folder, ignore_errors=True)
         if message["durable"]:
@@ -280,7 +287,8 @@ class Worker:
             if name not in files:
                 raise BundleError(f"{bundle.folder}: variant {variant} has no network '{name}', only {', '.join(files)}")
             settings = self._config.engine
-            self._engines[key] = open_engine(bundle.file(files[name]), settings.backend, self._threads, settings.provider)
+            path = bundle.verified(files[name])
+            self._engines[key] = open_engine(path, settings.backend, self._threads, settings.provider)
         return self._engines[key]
 
     def _keep(self, folder: Path, job_id: str, made: Any) -> list[dict[str, Any]]:
@@ -342,6 +350,6 @@ def main(fd: int) -> None:
     line = wire.Wire(socket.socket(fileno=fd))
     try:
         setup = line.wait_for_one()
-        Worker(line, typed.read(setup["config"], Config)).serve()
+        Worker(line, typed.read(setup["config"], Config)).serve(setup["hurry"])
     except wire.WireClosed:
         pass

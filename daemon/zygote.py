@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..engines.engine import preload
+from ..plugins.kind import load_kinds
 
 _LARGEST = 1 << 16
 
@@ -32,6 +33,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s zygote: %(message)s")
     _be("zygote")
     _import(sys.argv[3:])
+    load_kinds()
     with contextlib.suppress(Exception):  # the worker that cannot do without says why
         preload(sys.argv[2])
     gc.collect()

@@ -51,6 +51,8 @@ class Job:
     source: str = "submit"
     """`submit`, or the name of the trigger that made it."""
     durable: bool = True
+    camera: str | None = None
+    """The camera whose frame it wants."""
 
 
 @dataclass(eq=False)

@@ -127,10 +127,8 @@ def test_artifacts_come_over_mqtt_before_the_result_where_asked_for(daemon):
 
 
 def test_a_worker_that_is_killed_under_a_job_is_replaced_and_the_job_done(daemon):
-    Path("/tmp/toy-" + daemon.id).unlink(missing_ok=True)
     daemon.submit("toy", {"id": daemon.id, "params": {"die": "once"}})
     assert daemon.result(daemon.id)["state"] == "done"
-    Path("/tmp/toy-" + daemon.id).unlink()
 
 
 def test_a_job_that_kills_its_worker_twice_is_given_up_while_others_go_on(daemon):
@@ -139,7 +137,6 @@ def test_a_job_that_kills_its_worker_twice_is_given_up_while_others_go_on(daemon
     result = daemon.result("deadly")
     assert (result["state"], result["error"]["code"]) == ("failed", "engine")
     assert daemon.result("fine")["state"] == "done"
-    Path("/tmp/toy-deadly").unlink()
 
 
 def test_a_bug_in_somebodys_kind_fails_the_job_and_nothing_else(daemon):
