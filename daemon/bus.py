@@ -165,6 +165,8 @@ class Bus:
     @property
     def due(self) -> float | None:
         """When `turn` has to be called at the latest; monotonic seconds."""
+        if self._connecting is not None:
+            return None
         return self._misc_at if self._client.socket() is not None else self._connect_at
 
     def turn(self) -> list[BusEvent]:
@@ -249,7 +251,10 @@ class Bus:
         response_topic: str | None = None,
         expiry_s: int | None = None,
     ) -> int | None:
-        """Sends a message; its id (to wait for `Delivered`), or None where there is no connection."""
+        """Sends a message; its id (to wait for `Delivered`), or None where there is no connection.
+
+        ValueError: no broker can be sent this (a topic that is none, more than 268 435 455 bytes).
+        """
         properties = None
         if self.v5 and content_type and correlation is None and not response_topic and not expiry_s:
             properties = self._content_type(content_type)
@@ -266,7 +271,9 @@ class Bus:
         if not self.connected:
             return None
         info = self._client.publish(topic, payload, qos, retain, properties)
-        return info.mid if info.rc == paho.MQTT_ERR_SUCCESS else None
+        # Of QoS 1 paho keeps what it could not write, and sends it at the next connection.
+        taken = info.rc == paho.MQTT_ERR_SUCCESS or (qos > 0 and info.rc != paho.MQTT_ERR_QUEUE_SIZE)
+        return info.mid if taken else None
 
     def _content_type(self, name: str) -> Properties:
         """Made once: most of what we say differs in nothing else."""

@@ -34,22 +34,27 @@ class Care:
         self.opens: str | None = None
         """The model that a worker opens now, so that a slow start can be told from a hang."""
         self.hangs = False
-        self.unloaded = False
+
+    @property
+    def unloaded(self) -> bool:
+        """No worker is there, and none is to come before there is a job for it."""
+        return self._worker.wire is None and self._worker.restart_at is None
 
     def state(self) -> str:
         """`none`, `loading`, `idle` or `busy`."""
         if self._worker.wire is None:
             return "none"
-        if not self._worker.ready:
-            return "loading"
-        return "busy" if self._desk.stack else "idle"
+        if self._worker.ready and self._desk.stack:
+            return "busy"
+        return "idle" if self._worker.ready and self.opens is None else "loading"
 
     def came_up(self, tick: float) -> None:
         """The worker said `ready`: what it found is what is known of its models."""
         models = self._worker.facts.get("models", {})
         faults = {name: found["error"] for name, found in models.items() if "error" in found}
-        self._desk.faults, self.opens = faults, None
-        self._used_at = tick
+        self.opens, self._used_at = None, tick
+        if models:  # else it was in a hurry, and probes them later
+            self._desk.faults = faults
         if any(found.get("transient") for found in models.values()):
             self._probe_at, self._probe_wait = tick + self._probe_wait, min(2 * self._probe_wait, _REPROBE_S[1])
         else:
@@ -61,7 +66,7 @@ class Care:
         if state == "busy":
             self._used_at = tick
         elif self.unloaded and self._desk.next(now) is not None:
-            self.unloaded, self._worker.restart_at = False, tick
+            self._worker.restart_at = tick
         elif state == "idle":
             self._look_at_idle(tick)
 
@@ -76,13 +81,13 @@ class Care:
         elif self._engine.unload_after is not None and tick - self._used_at >= self._engine.unload_after:
             log.info("no job for %g s: the networks leave the memory", self._engine.unload_after)
             self._worker.stop()
-            self.unloaded = True
 
     def check(self, tick: float) -> None:
         """Once in a second or so: does it hang, has it grown?"""
         worker = health.Worker(self.state(), tick - self._worker.heard_at, rss_mb(self._worker.pid))
         self.hangs = health.hangs(worker, self._engine.patience, self._desk.longest_step)
-        verdict = health.too_big(worker, self._limit_mb)
+        # One that holds too much without having done anything would be as large again.
+        verdict = health.too_big(worker, self._limit_mb) if self._worker.worked or worker.state != "idle" else None
         if self.hangs:
             log.error("the worker (%s) has said nothing for %.0f s and is ended", worker.state, worker.silent_s)
             if self._worker.pid is None:  # it was never born: the zygote hangs

@@ -26,7 +26,6 @@ from . import wire
 from .artifacts import sweep
 from .bus import Bus, Connected, Delivered, Disconnected, Message, Subscription
 from .care import Care
-from .core.job import job_of
 from .desk import Desk
 from .disk import Disk
 from .groups import Groups
@@ -79,7 +78,13 @@ class Supervisor:
         self._reception = Reception(config, self._bus, self._desk, kinds, site_of(config, models), self._disk)
         self._care = Care(config.engine, self._worker, self._nursery, self._desk, self._renew_worker)
         self._telemetry = Telemetry(
-            self._desk, self._disk, self._care, self._worker, self._nursery, self._clock.wall(), time.monotonic()
+            self._desk,
+            self._disk,
+            self._care,
+            (self._worker, self._cameras),
+            self._nursery,
+            self._clock.wall(),
+            time.monotonic(),
         )
         self._groups = Groups(config, self._outbox, self._desk, self._clock.wall())
         self._stop_signal: int | None = None
@@ -87,7 +92,6 @@ class Supervisor:
         self._last_reload: str | None = None
         self._birth: dict[str, Any] = {}
         self._denied: tuple[str, ...] = ()
-        self._was_online = self._is_back = False
         self._twin: str | None = None
         self._twin_until = 0.0
 
@@ -137,6 +141,7 @@ class Supervisor:
             self._desk.store(now)
             self._desk.dispatch(now)
             self._outbox.pump(now)
+            self._reception.acknowledge()
             for task, at in due.items():
                 if tick >= at:
                     due[task] = tick + periods[task]
@@ -169,7 +174,7 @@ class Supervisor:
     def _waits(self, now: float, tick: float, children: list[Link], due: Any) -> list[float]:
         """Seconds until each thing that does not come as an event."""
         restarts = [self._bus.due, self._nursery.restart_at, *(child.restart_at for child in children)]
-        times = (self._outbox.due(now), self._desk.waiting.due())
+        times = (self._outbox.due(now), self._desk.waiting.due(now))
         waits = [at - tick for at in (*due, *restarts) if at is not None]
         waits += [at - now for at in times if at is not None]
         return waits if self._groups.due is None else [*waits, self._groups.due - self._clock.wall()]
@@ -262,7 +267,7 @@ class Supervisor:
             notify("WATCHDOG=1")
 
     def _sweep(self) -> None:
-        wanted = {job_of(Path(p).parent.name) for p in self._spool.undelivered_paths()}
+        wanted = self._spool.undelivered() | self._desk.unstored()
         artifacts, now = self._config.artifacts, self._clock.now()
         sweep(
             self._config.artifacts_dir,
@@ -281,7 +286,7 @@ class Supervisor:
     # ---- the bus --------------------------------------------------------------------------------------------------
 
     def _connected(self, event: Connected) -> None:
-        self._denied, self._birth, self._is_back = event.refused, {}, self._was_online
+        self._denied, self._birth = event.refused, {}
         self._tell_problems()
         self._outbox.wake()
         if event.refused:
@@ -300,7 +305,6 @@ class Supervisor:
         if birth != self._birth:
             mid = self._bus.publish(f"{self._config.base}/status", msgspec.json.encode(birth), retain=True)
             self._birth = birth if mid is not None else {}
-            self._was_online = True
 
     def _hear_status(self, message: Message) -> None:
         """Our own retained status, as others see it: a will that came late is put right, a namesake is named."""
@@ -308,10 +312,11 @@ class Supervisor:
             said = msgspec.json.decode(message.payload)
             state, instance = said["state"], said.get("instance")
         except (msgspec.MsgspecError, KeyError, TypeError, AttributeError):
-            state, instance = "not ours", None
+            said, state, instance = {}, "not ours", None
         if instance == INSTANCE:
             return
-        if state == "online" and (self._is_back or not message.retained):  # else it is who we were before this start
+        # A retained one may be who we were before this start; one that started after us is somebody else.
+        if state == "online" and (not message.retained or str(said.get("started")) > self._telemetry.started):
             self._namesake(f"another denoised says that it is '{self._config.base}': give each gateway its own gateway.id")
         elif not message.retained:
             self._birth = {}
@@ -322,6 +327,7 @@ class Supervisor:
             log.error("%s", why)
         self._twin, self._twin_until = why, time.monotonic() + _NAMESAKE_S
         self._bus.calm()
+        self._tell_problems()  # at once: we may not stay connected for long
 
     def _say_status(self, note: str) -> None:
         if note != self._note:
@@ -385,12 +391,16 @@ class Supervisor:
             log.warning("model left out: %s", problem)
         self._desk.config = self._reception.config = self._config
         self._reception.site = site_of(self._config, models)
+        self._disk.folders = [Path(self._config.state_dir), self._config.artifacts_dir]
         self._disk.min_free_mb = self._config.queue.min_free_mb
+        with contextlib.suppress(OSError):  # the disk's state says what is wrong with it
+            self._config.artifacts_dir.mkdir(parents=True, exist_ok=True)
         self._check_disk()
         self._worker.setup = self._cameras.setup = setup
         self._renew_worker("has a new configuration")
         self._cameras.stop()
         self._cameras.restart_at = 0.0
+        self._desk.drop_cameras(self._clock.now())
         self._groups = Groups(self._config, self._outbox, self._desk, self._clock.wall())
         self._bus.subscribe(self._subscriptions())
 

@@ -36,6 +36,7 @@ from ..plugins.play import drive, trajectory
 from . import wire
 from .checkpoints import Checkpoints
 from .core.job import folder_name
+from .logs import RateLimit
 from .models import find_models, site_of
 
 log = logging.getLogger(__name__)
@@ -182,7 +183,7 @@ class Worker:
             answer = {"type": "failed", "error": Refusal("internal", f"{type(e).__name__}: {e}").as_error()}
         finally:
             self._stack.pop()
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)  # not where the supervisor is gone: its next worker may be at work there
         self._cancelled.discard(job_id)
         self._unwanted.discard(job_id)
         run_ms = round((time.monotonic() - began - running.parked_s) * 1000)
@@ -343,6 +344,7 @@ def main(fd: int) -> None:
     """The process, forked by the zygote; `fd` is its end of the wire to the supervisor."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s worker: %(message)s", force=True)
+    logging.getLogger().handlers[0].addFilter(RateLimit())
     with contextlib.suppress(OSError):  # the bus goes first where cores are few; a strict seccomp filter may forbid it
         os.nice(5)
     with contextlib.suppress(OSError):  # the kernel's OOM killer shall take the worker, never the supervisor

@@ -68,15 +68,15 @@ class Waiting:
                 continue
             if which == "deadline":
                 late.append((entry, "the deadline passed before the job was done"))
-            elif entry.state == "accepted" and not entry.history:
+            elif entry.state == "accepted" and not entry.moved:
                 late.append((entry, "the request's message expiry passed before the job could start"))
         return late
 
-    def due(self) -> float | None:
+    def due(self, now: float) -> float | None:
         """When `overdue` or `choose` has to be asked again, at the latest."""
         while self._times and not self._alive(self._times[0][2]):
             heapq.heappop(self._times)
-        times = [heap[0][0] for heap in (self._times, self._later) if heap]
+        times = [heap[0][0] for heap in (self._times, self._later) if heap and heap[0][0] > now]
         return min(times, default=None)
 
     def _alive(self, entry: Entry) -> bool:
