@@ -223,7 +223,7 @@ class Bus:
         if self._client.want_write():
             self._client.loop_write()
         if tick >= self._misc_at:
-            self._misc_at = tick + 1.0
+            self._misc_at = tick + min(5.0, self._settings.keepalive / 4)
             self._client.loop_misc()  # keep-alive
 
     def stop(self) -> None:

@@ -104,8 +104,7 @@ class Telemetry:
         writers = {os.getpid(), self._worker.pid, self._cameras.pid}
         for pid in writers:
             if pid is not None:
-                with contextlib.suppress(OSError, ValueError, StopIteration):
-                    lines = Path(f"/proc/{pid}/io").read_text().splitlines()
+                with contextlib.suppress(OSError, ValueError, StopIteration), open(f"/proc/{pid}/io") as lines:
                     self._written[pid] = int(next(line for line in lines if line.startswith("write_bytes")).split()[1])
         for pid in [pid for pid in self._written if pid not in writers]:
             self._written_before += self._written.pop(pid)
