@@ -1,16 +1,20 @@
 """The MQTT connection, for the daemon and for the commands that talk to it. The only file that imports paho.
 
-paho's network thread connects, reconnects and moves bytes; its callbacks only hand events to `post`. Messages of QoS 1 are
-acknowledged by `ack`, not on arrival. Nagle's algorithm is off: it costs 40 ms per small exchange.
+Its owner turns it: bytes are moved, and what came is returned, in the owner's thread, so that a request is answered without
+one thread waiting for another. Only the making of a connection, which can take seconds, has a thread of its own. Messages
+of QoS 1 are acknowledged by `ack`, not on arrival. Nagle's algorithm is off: it costs 40 ms per small exchange.
 """
 
 from __future__ import annotations
 
 import random
+import select
+import selectors
 import socket
 import ssl
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +30,8 @@ from .core.reconnect import Backoff
 
 _RECEIVE_MAXIMUM = 512
 """Requests that the broker may send before we have acknowledged one (MQTT 5): a burst beyond it waits there, not in memory."""
+_MOST_AT_ONCE = 1024
+"""Packets that one turn reads: what they ask for is done before more is read."""
 _NOBODY, _TAKEN_OVER = 0x10, 0x8E
 _AGAIN = (0x80, 0x83, 0x97)
 """PUBACK reasons that may pass: unspecified, implementation specific, quota exceeded (MQTT 5.0, section 3.4.2.1)."""
@@ -87,27 +93,34 @@ BusEvent = Message | Connected | Disconnected | Delivered
 
 
 class Bus:
-    """One MQTT client. `post` is called in paho's thread with each event and must only hand it on."""
+    """One MQTT client, used by one thread: wait for `watched` until `due` at the latest, then `turn`."""
 
     def __init__(
         self,
         settings: Mqtt,
         client_id: str,
         subscriptions: Sequence[Subscription],
-        post: Callable[[BusEvent], None],
         will: tuple[str, bytes] | None = None,
         persistent: bool = True,
     ):
-        self._settings, self._client_id, self._post, self._persistent = settings, client_id, post, persistent
+        self._settings, self._client_id, self._persistent = settings, client_id, persistent
         self._subscriptions = list(subscriptions)
         self.v5 = str(settings.protocol) == "5"
         self.max_packet: int | None = None
         """Largest packet that the broker takes, where it says so (MQTT 5)."""
         self.receive_maximum: int | None = None
         """Messages of QoS 1 that it takes at once, where it says so (MQTT 5)."""
+        self._events: list[BusEvent] = []
         self._backoff = Backoff()
+        self._connect_at: float | None = None
+        self._connecting: threading.Thread | None = None
+        self._failure: Exception | None = None
+        self._refusal: str | None = None
+        self._wake_in, self._wake_out = socket.socketpair()
+        self._misc_at = 0.0
         self._connection = 0
         self._subscribing: dict[int, list[str]] = {}
+        self._content_types: dict[str, Properties] = {}
         options: dict[str, Any] = {} if self.v5 else {"clean_session": not persistent}
         self._client = paho.Client(
             CallbackAPIVersion.VERSION2,
@@ -124,14 +137,13 @@ class Bus:
         self._client.on_pre_connect = self._on_pre_connect
         self._client.on_socket_open = self._on_socket_open
         self._client.on_connect = self._on_connect
-        self._client.on_connect_fail = self._on_connect_fail
         self._client.on_disconnect = self._on_disconnect
         self._client.on_subscribe = self._on_subscribe
         self._client.on_message = self._on_message
         self._client.on_publish = self._on_publish
 
     def start(self) -> None:
-        """Connects in the background, for ever."""
+        """From now on it connects, and connects again, for ever."""
         connect: dict[str, Any] = {}
         if self.v5:
             connect["properties"] = Properties(PacketTypes.CONNECT)
@@ -139,17 +151,94 @@ class Bus:
             connect["properties"].ReceiveMaximum = _RECEIVE_MAXIMUM
             connect["clean_start"] = not self._persistent
         self._client.connect_async(self._settings.host, self._settings.port, max(1, round(self._settings.keepalive)), **connect)
-        self._client.loop_start()
+        self._connect_at = time.monotonic()
+
+    def watched(self) -> tuple[Any, int] | None:
+        """The file object to wait for, and for what (`selectors.EVENT_*`); None while it only waits for its time."""
+        if self._connecting is not None:
+            return self._wake_in, selectors.EVENT_READ
+        sock = self._client.socket()
+        if sock is None:
+            return None
+        return sock, selectors.EVENT_READ | (selectors.EVENT_WRITE if self._client.want_write() else 0)
+
+    @property
+    def due(self) -> float | None:
+        """When `turn` has to be called at the latest; monotonic seconds."""
+        if self._connecting is not None:
+            return None
+        return self._misc_at if self._client.socket() is not None else self._connect_at
+
+    def turn(self) -> list[BusEvent]:
+        """Moves what can be moved without waiting; what came of it, in order."""
+        tick = time.monotonic()
+        if self._connecting is not None and not self._connecting.is_alive():
+            self._connecting = None
+            self._wake_in.recv(16)
+            if self._failure is not None:
+                self._failed(self._failure)
+        if self._connecting is None:
+            if self._connect_at is not None and self._client.socket() is None and tick >= self._connect_at:
+                self._connect()
+            else:
+                self._move(tick)
+        events, self._events = self._events, []
+        return events
+
+    def wait(self, timeout: float) -> list[BusEvent]:
+        """One turn, as soon as there is something to do and after `timeout` seconds at the latest."""
+        watched, due = self.watched(), self.due
+        if due is not None:
+            timeout = min(timeout, due - time.monotonic())
+        if watched is None:
+            time.sleep(max(0.0, timeout))
+        else:
+            sock, events = watched
+            writable = [sock] if events & selectors.EVENT_WRITE else []
+            select.select([sock], writable, [], max(0.0, timeout))
+        return self.turn()
+
+    def _connect(self) -> None:
+        self._failure = None
+        self._connecting = threading.Thread(target=self._make_connection, daemon=True)
+        self._connecting.start()
+
+    def _make_connection(self) -> None:
+        """In the thread: name look-up, TCP and TLS, all of which wait for others."""
+        try:
+            self._client.reconnect()
+        except Exception as e:  # OSError, ssl's, and UnicodeError for a name that is none
+            self._failure = e
+        self._wake_out.send(b"!")
+
+    def _move(self, tick: float) -> None:
+        for _ in range(_MOST_AT_ONCE):
+            sock = self._client.socket()
+            if sock is None:
+                break
+            # TLS may hold what the kernel has given already, and says nothing to select.
+            if not (isinstance(sock, ssl.SSLSocket) and sock.pending()) and not select.select([sock], [], [], 0)[0]:
+                break
+            self._client.loop_read()
+        if self._client.want_write():
+            self._client.loop_write()
+        if tick >= self._misc_at:
+            self._misc_at = tick + min(5.0, self._settings.keepalive / 4)
+            self._client.loop_misc()  # keep-alive
 
     def stop(self) -> None:
-        """A clean goodbye (the broker forgets the will); returns when the network thread has ended."""
-        self._client.disconnect()
-        self._client.loop_stop()
+        """A clean goodbye: the broker forgets the will."""
+        self._connect_at = None
+        if self._connecting is None:
+            self._client.disconnect()
+            until = time.monotonic() + 1.0
+            while self._client.want_write() and (left := until - time.monotonic()) > 0:
+                self.wait(left)
 
     @property
     def connected(self) -> bool:
         """Whether the broker has taken us."""
-        return self._client.is_connected()
+        return self._connecting is None and self._client.is_connected()
 
     def publish(
         self,
@@ -162,9 +251,14 @@ class Bus:
         response_topic: str | None = None,
         expiry_s: int | None = None,
     ) -> int | None:
-        """Hands a message to the network thread; its id (to wait for `Delivered`), or None where there is no connection."""
+        """Sends a message; its id (to wait for `Delivered`), or None where there is no connection.
+
+        ValueError: no broker can be sent this (a topic that is none, more than 268 435 455 bytes).
+        """
         properties = None
-        if self.v5 and (correlation is not None or content_type or response_topic or expiry_s):
+        if self.v5 and content_type and correlation is None and not response_topic and not expiry_s:
+            properties = self._content_type(content_type)
+        elif self.v5 and (correlation is not None or content_type or response_topic or expiry_s):
             properties = Properties(PacketTypes.PUBLISH)
             if correlation is not None:
                 properties.CorrelationData = correlation
@@ -174,10 +268,19 @@ class Bus:
                 properties.ResponseTopic = response_topic
             if expiry_s:
                 properties.MessageExpiryInterval = expiry_s
-        if not self._client.is_connected():
+        if not self.connected:
             return None
         info = self._client.publish(topic, payload, qos, retain, properties)
-        return info.mid if info.rc == paho.MQTT_ERR_SUCCESS else None
+        # Of QoS 1 paho keeps what it could not write, and sends it at the next connection.
+        taken = info.rc == paho.MQTT_ERR_SUCCESS or (qos > 0 and info.rc != paho.MQTT_ERR_QUEUE_SIZE)
+        return info.mid if taken else None
+
+    def _content_type(self, name: str) -> Properties:
+        """Made once: most of what we say differs in nothing else."""
+        if name not in self._content_types:
+            self._content_types[name] = Properties(PacketTypes.PUBLISH)
+            self._content_types[name].ContentType = name
+        return self._content_types[name]
 
     def ack(self, message: Message) -> None:
         """Tells the broker that the message is safe. On another connection its id would mean another message."""
@@ -188,7 +291,7 @@ class Bus:
         """From now on these and no others, now if connected and at each connect."""
         gone = {s.filter for s in self._subscriptions} - {s.filter for s in subscriptions}
         self._subscriptions = list(subscriptions)
-        if self._client.is_connected():
+        if self.connected:
             if gone:
                 self._client.unsubscribe(sorted(gone))
             self._subscribe()
@@ -206,7 +309,7 @@ class Bus:
             else:
                 wanted.append((s.filter, s.qos))
         if not wanted:
-            self._post(Connected())
+            self._events.append(Connected())
             return
         _, mid = self._client.subscribe(wanted)
         if mid is not None:
@@ -225,7 +328,7 @@ class Bus:
         try:
             return Path(self._settings.password_file).read_text().rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as e:
-            self._post(Disconnected(f"mqtt.password_file {self._settings.password_file}: {e}"))
+            self._events.append(Disconnected(f"mqtt.password_file {self._settings.password_file}: {e}"))
             return None
 
     def _on_socket_open(self, client: paho.Client, userdata: Any, sock: Any) -> None:
@@ -233,39 +336,39 @@ class Bus:
 
     def _on_connect(self, client: paho.Client, userdata: Any, flags: Any, code: Any, properties: Any) -> None:
         if code.is_failure:
-            self._post(Disconnected(f"the broker refused us: {code}"))
+            self._refusal = f"the broker refused us: {code}"
             return
         self.max_packet = getattr(properties, "MaximumPacketSize", None)
         self.receive_maximum = getattr(properties, "ReceiveMaximum", None)
         self._backoff.connected(time.monotonic())
         self._subscribe()
 
-    def _on_connect_fail(self, client: paho.Client, userdata: Any) -> None:
+    def _failed(self, error: Exception) -> None:
         self._wait_for(self._backoff.failed())
-        self._post(Disconnected(f"no broker at {self._settings.host}:{self._settings.port}"))
+        self._events.append(Disconnected(f"no broker at {self._settings.host}:{self._settings.port}: {error}"))
 
     def _on_disconnect(self, client: paho.Client, userdata: Any, flags: Any, code: Any, properties: Any) -> None:
         loss = self._backoff.lost(time.monotonic(), taken_over=code.value == _TAKEN_OVER)
         self._wait_for(loss.longest)
-        reason = f"connection to the broker lost: {code}"
+        reason, self._refusal = self._refusal or f"connection to the broker lost: {code}", None
         if loss.taken_over:
             reason += f"; it seems that another client uses our id '{self._client_id}': give each gateway its own gateway.id"
-        self._post(Disconnected(reason, loss.taken_over))
+        self._events.append(Disconnected(reason, loss.taken_over))
 
     def _wait_for(self, longest: float) -> None:
         """Full jitter, so that two hundred gateways do not come back in the same second after a broker's restart."""
-        delay = random.uniform(0.05, longest)
-        self._client.reconnect_delay_set(delay, delay)  # type: ignore[arg-type]  # paho says int and takes any number
+        if self._connect_at is not None:
+            self._connect_at = time.monotonic() + random.uniform(0.05, longest)
 
     def _on_subscribe(self, client: paho.Client, userdata: Any, mid: int, codes: Any, properties: Any) -> None:
         filters = self._subscribing.pop(mid, None)
         if filters is not None:
             refused = tuple(f for f, code in zip(filters, codes) if code.is_failure)
-            self._post(Connected(refused))
+            self._events.append(Connected(refused))
 
     def _on_message(self, client: paho.Client, userdata: Any, m: paho.MQTTMessage) -> None:
         p = m.properties
-        self._post(
+        self._events.append(
             Message(
                 topic=m.topic,
                 payload=bytes(m.payload),
@@ -281,4 +384,4 @@ class Bus:
 
     def _on_publish(self, client: paho.Client, userdata: Any, mid: int, code: Any, properties: Any) -> None:
         refused = str(code) if code.is_failure else None
-        self._post(Delivered(mid, refused, code.value in _AGAIN, code.value == _NOBODY))
+        self._events.append(Delivered(mid, refused, code.value in _AGAIN, code.value == _NOBODY))

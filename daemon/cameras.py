@@ -153,7 +153,7 @@ def _serve(line: wire.Wire, config: Config) -> None:
                 sources[message["camera"]].grab(part)
                 os.replace(part, to)
                 line.send({"type": "frame", "id": message["id"], "path": str(to)})
-            except (NoFrame, OSError, cv2.error) as e:
+            except (NoFrame, OSError, cv2.error, KeyError) as e:  # KeyError: a camera that the config has no more
                 line.send({"type": "no-frame", "id": message["id"], "message": f"camera {message['camera']}: {e}"})
         select.select([line], [line] if line.unsent else [], [])
         line.flush()

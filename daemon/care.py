@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 from ..config.tree import Engine
 from .core import health
@@ -34,34 +33,39 @@ class Care:
         self.opens: str | None = None
         """The model that a worker opens now, so that a slow start can be told from a hang."""
         self.hangs = False
-        self.unloaded = False
+
+    @property
+    def unloaded(self) -> bool:
+        """No worker is there, and none is to come before there is a job for it."""
+        return self._worker.wire is None and self._worker.restart_at is None
 
     def state(self) -> str:
         """`none`, `loading`, `idle` or `busy`."""
         if self._worker.wire is None:
             return "none"
-        if not self._worker.ready:
-            return "loading"
-        return "busy" if self._desk.stack else "idle"
+        if self._worker.ready and self._desk.stack:
+            return "busy"
+        return "idle" if self._worker.ready and self.opens is None else "loading"
 
     def came_up(self, tick: float) -> None:
         """The worker said `ready`: what it found is what is known of its models."""
         models = self._worker.facts.get("models", {})
         faults = {name: found["error"] for name, found in models.items() if "error" in found}
-        self._desk.faults, self.opens = faults, None
-        self._used_at = tick
+        self.opens, self._used_at = None, tick
+        if models:  # else it was in a hurry, and probes them later
+            self._desk.faults = faults
         if any(found.get("transient") for found in models.values()):
             self._probe_at, self._probe_wait = tick + self._probe_wait, min(2 * self._probe_wait, _REPROBE_S[1])
         else:
             self._probe_wait = _REPROBE_S[0]
 
-    def look(self, tick: float, wanted: bool) -> None:
-        """Once in each turn of the loop; `wanted`: there is a job that the worker should have."""
+    def look(self, tick: float, now: float) -> None:
+        """Once in each turn of the loop; `now` is gateway time."""
         state = self.state()
-        if state == "busy" or wanted:
+        if state == "busy":
             self._used_at = tick
-        if self.unloaded and wanted:
-            self.unloaded, self._worker.restart_at = False, tick
+        elif self.unloaded and self._desk.next(now) is not None:
+            self._worker.restart_at = tick
         elif state == "idle":
             self._look_at_idle(tick)
 
@@ -76,13 +80,13 @@ class Care:
         elif self._engine.unload_after is not None and tick - self._used_at >= self._engine.unload_after:
             log.info("no job for %g s: the networks leave the memory", self._engine.unload_after)
             self._worker.stop()
-            self.unloaded = True
 
     def check(self, tick: float) -> None:
         """Once in a second or so: does it hang, has it grown?"""
         worker = health.Worker(self.state(), tick - self._worker.heard_at, rss_mb(self._worker.pid))
         self.hangs = health.hangs(worker, self._engine.patience, self._desk.longest_step)
-        verdict = health.too_big(worker, self._limit_mb)
+        # One that holds too much without having done anything would be as large again.
+        verdict = health.too_big(worker, self._limit_mb) if self._worker.worked or worker.state != "idle" else None
         if self.hangs:
             log.error("the worker (%s) has said nothing for %.0f s and is ended", worker.state, worker.silent_s)
             if self._worker.pid is None:  # it was never born: the zygote hangs
@@ -100,7 +104,8 @@ class Care:
 def rss_mb(pid: int | None) -> float | None:
     """Memory that a process holds, in MB; None where there is no such process."""
     try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        with open(f"/proc/{pid}/statm", "rb") as f:
+            pages = int(f.read().split()[1])
     except (OSError, ValueError, IndexError):
         return None
     return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)

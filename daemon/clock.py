@@ -9,6 +9,7 @@ more than nothing. Where it has no past it begins at the wall clock, so that bot
 from __future__ import annotations
 
 import ctypes
+import functools
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,12 +57,16 @@ class Clock:
 
 def synchronised() -> bool | None:
     """Whether the kernel says that something disciplines the wall clock (NTP, PTP, GPS); None where it does not say."""
-    buffer = (ctypes.c_char * _TIMEX_BYTES)()
     try:
-        state = ctypes.CDLL(None).adjtimex(buffer)
+        state = _c_library().adjtimex((ctypes.c_char * _TIMEX_BYTES)())
     except (OSError, AttributeError):
         return None
     return None if state < 0 else state != _TIME_ERROR
+
+
+@functools.cache
+def _c_library() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
 
 
 def _boottime() -> float:

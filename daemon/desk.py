@@ -16,13 +16,12 @@ from typing import Any
 
 import msgspec
 
-from ..config import typed
 from ..config.refusal import Refusal
 from ..config.tree import Config, Reply
-from ..plugins.kind import JobKind
 from .artifacts import date_folder
 from .clock import synchronised
-from .core import dispatch, reply
+from .core import reply
+from .core.dispatch import Waiting
 from .core.job import Entry, Job, folder_name, job_of
 from .disk import Disk
 from .link import Link
@@ -48,13 +47,13 @@ class Desk:
         outbox: Outbox,
         worker: Link,
         cameras: Link,
-        kinds: Mapping[str, JobKind],
         disk: Disk,
     ):
-        self.config, self._kinds, self._disk = config, kinds, disk
+        self.config, self._disk = config, disk
         self._spool, self._worker, self._cameras = spool, worker, cameras
         self.outbox = outbox
         self.entries: dict[str, Entry] = {}
+        self.waiting = Waiting(self.entries)
         self.stack: list[Entry] = []
         """What the worker has in hand; the last one runs, those before it are preempted."""
         self.counts: Counter[str] = Counter()
@@ -79,10 +78,18 @@ class Desk:
                 entry.move("paused", "operator")
         for job_id in self._spool.unreadable:
             self._lost(job_id)
+        for job_id in self._spool.untold:
+            known = self._spool.find(job_id)
+            if known and known.result:
+                self._spool.put([self._result_message(job_id, msgspec.json.encode(known.result))])
         self.store(now)
         for folder in self._work_folder.glob("*"):
             if job_of(folder.name) not in self.entries:
                 shutil.rmtree(folder, ignore_errors=True)
+        for frame in self._frame_path("").parent.glob("*"):
+            if frame.stem not in self.entries:
+                frame.unlink(missing_ok=True)
+        self.drop_cameras(now)
         if self.entries:
             log.info("%d accepted jobs taken up again", len(self.entries))
 
@@ -110,7 +117,7 @@ class Desk:
         waiting = next((messages for name, _, _, messages in self._unstored if name == job_id), None)
         if waiting is not None:
             if asker[0]:
-                result = next(m for m in waiting if m.result_of)
+                result = next(m for m in waiting if m.topic == self.topic(job_id, "result"))
                 waiting.append(replace(result, topic=asker[0], correlation=asker[1]))
             return
         known = self._spool.find(job_id)
@@ -127,8 +134,10 @@ class Desk:
         """The final reply to an accepted job whose request cannot be read any more."""
         error = Refusal("storage", "the stored request was damaged; send it again under another id")
         final = reply.refused(job_id, "", error, self.wall())
-        told = Outgoing(self.topic(job_id, "result"), msgspec.json.encode(final), content_type=JSON, result_of=job_id)
-        self._unstored.append((job_id, "", final, [told]))
+        self._unstored.append((job_id, "", final, [self._result_message(job_id, msgspec.json.encode(final))]))
+
+    def _result_message(self, job_id: str, payload: bytes) -> Outgoing:
+        return Outgoing(self.topic(job_id, "result"), payload, content_type=JSON, job=job_id)
 
     def say_again(self, job_id: str, asker: tuple[str | None, bytes | None], now: float) -> bool:
         """Tells the state of a job that is not over, from now on to this asker as well; False where it is over."""
@@ -176,23 +185,31 @@ class Desk:
 
     def _enter(self, entry: Entry) -> Entry:
         self.entries[entry.job.id] = entry
-        kind = self._kinds.get(entry.job.kind)
-        camera = kind.camera(typed.read(entry.job.params, kind.params)) if kind and entry.job.durable else None
-        if camera is not None:
+        if entry.job.camera is not None:
             frame = self._frame_path(entry.job.id)
             if frame.exists():
                 entry.frame = str(frame)
             else:
-                entry.waits_for_frame = True
-                self._cameras.send({"type": "grab", "id": entry.job.id, "camera": camera, "to": str(frame)})
+                self._want_frame(entry)
+        self.waiting.enter(entry)
         return entry
+
+    def _want_frame(self, entry: Entry) -> None:
+        entry.waits_for_frame = True
+        to = str(self._frame_path(entry.job.id))
+        self._cameras.send({"type": "grab", "id": entry.job.id, "camera": entry.job.camera, "to": to})
+
+    def drop_cameras(self, now: float) -> None:
+        """Jobs that want a frame of a camera which the config has no more are told so."""
+        for entry in [e for e in self.entries.values() if e.waits_for_frame and e.job.camera not in self.config.cameras]:
+            error = Refusal("input", f"no camera '{entry.job.camera}' in the config any more", "params.image.camera")
+            self._finish(entry, "failed", {}, now, error)
 
     def ask_again_for_frames(self) -> None:
         """The camera process is a new one: what the old one still owed is asked for again."""
         for entry in self.entries.values():
             if entry.waits_for_frame:
-                entry.waits_for_frame = False
-                self._enter(entry)
+                self._want_frame(entry)
 
     def from_cameras(self, message: Mapping[str, Any], now: float) -> None:
         """A frame for a job, or why there is none."""
@@ -202,6 +219,7 @@ class Desk:
         entry.waits_for_frame = False
         if message["type"] == "frame":
             entry.frame = message["path"]
+            self.waiting.wait(entry)
         else:
             self._finish(entry, "failed", {}, now, Refusal("input", message["message"], "params.image.camera"))
 
@@ -210,7 +228,7 @@ class Desk:
     def ephemeral(self, job: Job, then: Callable[[dict[str, Any] | None], None]) -> None:
         """A job that is not stored: `then` gets its output, or None where it came to nothing."""
         self._ephemeral[job.id] = then
-        self.entries[job.id] = Entry(job)
+        self._enter(Entry(job))
 
     def drop(self, job_id: str) -> None:
         """An ephemeral job that has not started is forgotten without a word."""
@@ -219,20 +237,21 @@ class Desk:
             del self.entries[job_id], self._ephemeral[job_id]
 
     def next(self, now: float) -> Entry | None:
-        """The job that the worker should have now and has not. While the disk is full none that would write to it."""
-        entries: Iterable[Entry] = self.entries.values()
-        if self._disk.full:
-            entries = (e for e in entries if not e.job.durable)
-        return dispatch.choose(entries, self.stack, now)
+        """The job that the worker should have now and has not. While the disk is full none that would write to it.
+
+        Windows of live groups, which write nothing, are more urgent than any request and so never behind one.
+        """
+        best = self.waiting.choose(self.stack, now)
+        return None if best is not None and self._disk.full and best.job.durable else best
 
     def dispatch(self, now: float) -> None:
         """Hands the worker what it should do now, and ends what is overdue or not wanted any more."""
-        for entry, why in dispatch.overdue(self.entries.values(), now):
-            if entry in self.stack and not entry.cancelled:
+        for entry, why in self.waiting.overdue(now):
+            if entry not in self.stack:
+                self._finish(entry, "expired", {}, now, Refusal("deadline", why))
+            elif not entry.cancelled:
                 entry.cancelled = True
                 self._worker.send({"type": "cancel", "id": entry.job.id})
-            elif entry not in self.stack:
-                self._finish(entry, "expired", {}, now, Refusal("deadline", why))
         if (patience := self.config.queue.caller_patience) is not None:
             for job_id in [job_id for job_id, since in self.outbox.deaf.items() if now - since >= patience]:
                 self.cancel(job_id, now, f"nobody has read its Response Topic for {patience:g} s")
@@ -240,7 +259,7 @@ class Desk:
             if self.stack:
                 self._move(self.stack[-1], "paused", now, "preempted")
             self.stack.append(best)
-            job = best.job
+            job, best.heard_at = best.job, None
             if job.start_by is not None and job.durable:
                 self._mark(job.id, "started")
             self._move(best, "running", now)
@@ -267,14 +286,10 @@ class Desk:
         self.checkpoint_bytes += message["checkpoint_bytes"]
         self.stack.remove(entry)
         if self.stack and self.stack[-1].state == "paused":
+            self.stack[-1].heard_at = None
             self._move(self.stack[-1], "running", now)
-        if message["type"] == "parked":
-            entry.spent_ms += message["run_ms"]
-            self._laid_aside(entry, now)
-        elif message["type"] == "cancelled":
-            late = entry.job.deadline_at is not None and now >= entry.job.deadline_at
-            error = Refusal("deadline", "the deadline passed before the job was done") if late else None
-            self._finish(entry, "expired" if late else "cancelled", message, now, error)
+        if message["type"] in ("parked", "cancelled"):
+            self._laid_aside(entry, now, message)
         elif message["type"] == "done":
             entry.item = entry.job.items
             self.faults.pop(message["about"], None)
@@ -284,7 +299,7 @@ class Desk:
             self._failed(entry, message, now)
 
     def _step(self, entry: Entry, message: Mapping[str, Any], now: float) -> None:
-        if message["step"] > 0 and entry is self.stack[-1]:
+        if entry.heard_at is not None and entry is self.stack[-1]:
             self.longest_step = max(self.longest_step, now - entry.heard_at)
         entry.heard_at = now
         entry.step, entry.steps, entry.item = message["step"], message["steps"], message["item"]
@@ -303,7 +318,7 @@ class Desk:
             again = entry.try_again(now)
         if again:
             self.counts["tried_again"] += 1
-            self._move(entry, "accepted", now, f"tried again: {error.message}")
+            self._laid_aside(entry, now, message, f"tried again: {error.message}")
         else:
             self._finish(entry, "failed", message, now, error)
 
@@ -321,16 +336,17 @@ class Desk:
         """The worker is a new one, and knows nothing of what the old one had in hand."""
         stack, self.stack = self.stack, []
         for entry in stack:
-            if entry.cancelled:
-                late = entry.job.deadline_at is not None and now >= entry.job.deadline_at
-                error = Refusal("deadline", "the deadline passed before the job was done") if late else None
-                self._finish(entry, "expired" if late else "cancelled", {}, now, error)
-            else:
-                self._laid_aside(entry, now, f"worker {how}")
+            self._laid_aside(entry, now, {}, f"worker {how}")
 
-    def _laid_aside(self, entry: Entry, now: float, reason: str | None = None) -> None:
-        """The worker has it no more. It may be paused already, for a more urgent job that came meanwhile."""
-        if entry.held and entry.state == "paused":
+    def _laid_aside(self, entry: Entry, now: float, facts: Mapping[str, Any], reason: str | None = None) -> None:
+        """The worker has it no more: it is over where it was cancelled or its time is up, else it waits or stays paused."""
+        if entry.cancelled:
+            late = entry.job.deadline_at is not None and now >= entry.job.deadline_at
+            error = Refusal("deadline", "the deadline passed before the job was done") if late else None
+            self._finish(entry, "expired" if late else "cancelled", facts, now, error)
+            return
+        entry.spent_ms += facts.get("run_ms", 0)
+        if entry.held and entry.state == "paused":  # for a more urgent job, that came meanwhile
             entry.reason = "operator"
             self._say(entry, now)
         else:
@@ -340,6 +356,8 @@ class Desk:
 
     def _move(self, entry: Entry, state: str, now: float, reason: str | None = None) -> None:
         entry.move(state, reason)
+        if state == "accepted":
+            self.waiting.wait(entry)
         self._say(entry, now)
 
     def _finish(self, entry: Entry, state: str, facts: Mapping[str, Any], now: float, error: Refusal | None = None) -> None:
@@ -356,16 +374,16 @@ class Desk:
         self.counts[state] += 1
         final = reply.result(entry, state, self.wall(), now - job.received_at, facts, error, synchronised())
         payload = msgspec.json.encode(final)
-        messages = [Outgoing(self.topic(job.id, "result"), payload, content_type=JSON, result_of=job.id)]
+        messages = [self._result_message(job.id, payload)]
         if job.response_topic:
             messages.append(Outgoing(job.response_topic, payload, None, job.correlation, JSON, job.id))
         if job.deliver == "mqtt":
             messages[:0] = [
-                Outgoing(self.topic(job.id, f"artifact/{a['name']}"), None, a["path"], None, a["media_type"])
+                Outgoing(self.topic(job.id, f"artifact/{a['name']}"), None, a["path"], None, a["media_type"], job.id)
                 for a in final["artifacts"]
             ]
         if plc := self.trigger_reply(job.source):
-            messages.append(Outgoing(plc.topic, msgspec.json.encode(reply.plc(final, plc.form))))
+            messages.append(Outgoing(plc.topic, msgspec.json.encode(reply.plc(final, plc.form)), job=job.id))
         self._unstored.append((job.id, job.digest, final, messages))
         self.store(now)
 
@@ -378,13 +396,26 @@ class Desk:
                 job_id, _, final, messages = self._unstored[0]
                 self._spool.finish(job_id, final, messages, now)
                 self._unstored.pop(0)
-                date_folder(self.config.artifacts_dir / folder_name(job_id), now)
-                self._frame_path(job_id).unlink(missing_ok=True)
-                shutil.rmtree(self._work_folder / folder_name(job_id), ignore_errors=True)
+                self._tidy(job_id, now)
                 self.outbox.wake()
         except SpoolError as e:
             self._store_at = now + _STORE_AGAIN_S
             log.error("%s; %d results wait for it", e, len(self._unstored))
+
+    def _tidy(self, job_id: str, now: float) -> None:
+        """What a job needed and its readers do not. A disk that does not let go of it is no fault of the job."""
+        name = folder_name(job_id)
+        try:
+            date_folder(self.config.artifacts_dir / name, now)
+            self._frame_path(job_id).unlink(missing_ok=True)
+        except OSError as e:
+            log.warning("job %s: %s", job_id, e)
+        shutil.rmtree(self._work_folder / name, ignore_errors=True)
+        shutil.rmtree(self.config.artifacts_dir / f".{name}.part", ignore_errors=True)
+
+    def unstored(self) -> set[str]:
+        """Jobs whose results are not stored yet."""
+        return {job_id for job_id, *_ in self._unstored}
 
     def _mark(self, job_id: str, state: str) -> None:
         try:

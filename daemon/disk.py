@@ -11,13 +11,13 @@ class Disk:
     """The file systems that jobs write to. `full` is what was found last, in words, or None."""
 
     def __init__(self, folders: Sequence[Path], min_free_mb: int):
-        self._folders, self.min_free_mb = folders, min_free_mb
+        self.folders, self.min_free_mb = folders, min_free_mb
         self.full: str | None = None
 
     def look(self) -> None:
         """Asks the kernel again: statvfs(3), a few microseconds for each folder."""
         self.full = None
-        for folder in self._folders:
+        for folder in self.folders:
             try:
                 free_mb = _free_mb(folder)
             except OSError as e:
@@ -30,7 +30,7 @@ class Disk:
     def free_mb(self) -> float | None:
         """Free space of the fullest of them."""
         try:
-            return round(min(_free_mb(folder) for folder in self._folders), 1)
+            return round(min(_free_mb(folder) for folder in self.folders), 1)
         except OSError:
             return None
 

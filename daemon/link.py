@@ -56,7 +56,7 @@ class Nursery:
     def start(self) -> None:
         """Starts the zygote; what is asked of it waits until it has imported everything."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        try:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "denoised.daemon.zygote", str(theirs.fileno()), self._backend, *self._modules],
                 pass_fds=[theirs.fileno()],
@@ -64,6 +64,14 @@ class Nursery:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # a Ctrl-C in the terminal is the supervisor's to handle
             )
+        except OSError as e:  # no memory, no process: later, then
+            self._deaths += 1
+            self.restart_at = time.monotonic() + max(1.0, delay(self._deaths))
+            log.error("the zygote does not start: %s; tried again in %.1f s", e, self.restart_at - time.monotonic())
+            ours.close()
+            return
+        finally:
+            theirs.close()
         ours.setblocking(False)
         self._sock, self.restart_at = ours, None
 
@@ -71,7 +79,8 @@ class Nursery:
         """A child that runs `module.main(fd)` with this end of a wire; `born` is told its process id."""
         if self._sock is None:
             self.start()
-        assert self._sock is not None
+        if self._sock is None:  # the end is closed by whoever made it, and the wire tells
+            return
         # Where the zygote dies before it forks, the end dies with it, and the wire tells.
         with contextlib.suppress(OSError):
             socket.send_fds(self._sock, [json.dumps({"fork": module}).encode()], [end.fileno()])
@@ -105,6 +114,8 @@ class Nursery:
                 self._unborn.pop(0)(words["forked"])
             elif "ended" in words:
                 self._ended[words["ended"]] = words["status"]
+                if len(self._ended) > 64:  # of children whose end nobody asks about
+                    self._ended.pop(next(iter(self._ended)))
             else:
                 self._deaths = 0
 
@@ -141,6 +152,8 @@ class Link:
         self.restart_at: float | None = 0.0
         self.heard_at = 0.0
         """When the child last said something, or was last given something to do; monotonic seconds."""
+        self.worked = False
+        """It has done a whole piece of work since it was started."""
         self.deaths = 0
         """In a row, since it last did a whole piece of work."""
         self.last_death = ""
@@ -151,14 +164,14 @@ class Link:
             return None
         return self.wire, selectors.EVENT_READ | (selectors.EVENT_WRITE if self.wire.unsent else 0)
 
-    def start(self) -> None:
-        """Starts the child; it says `ready` by itself."""
+    def start(self, hurry: bool = False) -> None:
+        """Starts the child; it says `ready` by itself. hurry: there is work for it already."""
         ours, theirs = socket.socketpair()
         line = wire.Wire(ours)
-        self.wire, self.ready, self.restart_at = line, False, None
+        self.wire, self.ready, self.worked, self.restart_at = line, False, False, None
         with theirs:
             self._nursery.fork(self._module, theirs, lambda pid: self._born(pid, line))
-        self.send({"type": "setup", **self.setup})
+        self.send({"type": "setup", "hurry": hurry, **self.setup})
 
     def _born(self, pid: int, line: wire.Wire) -> None:
         if self.wire is line:
@@ -179,13 +192,13 @@ class Link:
         if messages:
             self.heard_at = time.monotonic()
         for message in messages:
-            if message["type"] == "ready":
+            if message["type"] in ("ready", "probed"):
                 self.ready, self.facts = True, {k: v for k, v in message.items() if k != "type"}
         return messages
 
     def proved_itself(self) -> None:
         """The child did a whole piece of work: the next death is met without delay again."""
-        self.deaths = 0
+        self.deaths, self.worked = 0, True
 
     def died(self, now: float) -> str:
         """Cleans up after a death; in words how it died. `restart_at` says when to start again."""

@@ -11,6 +11,8 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from .bus import Bus, Delivered
 from .spool import Outgoing, Spool, SpoolError
 
@@ -24,7 +26,9 @@ _SETTLE_S = 1.0
 """What has arrived is deleted with the next transaction that comes anyway, or after this."""
 _HOLD_S = 5.0
 """Wait after the broker said that it cannot take a message now (quota, busy)."""
-_KEEP = {"sample": 4096, "event": 1024}
+_RESERVED = 2
+"""Places of the window that samples and events leave to results."""
+_KEEP = {"sample": 4096, "event": 4096}
 """Messages kept per class while there is no broker or no room; the newest are worth more than the oldest."""
 
 
@@ -50,7 +54,8 @@ class Outbox:
         self.dropped: Counter[str] = Counter()
         """Messages by class that nobody will get: there was no broker, no room, or they were too many."""
         self.undeliverable: Counter[str] = Counter()
-        """Stored messages given up: `too-large` for this broker, `refused` by it, or the `file` is gone."""
+        """Messages given up: `too-large` for this broker, `refused` by it, `invalid` for any, or the `file` is gone."""
+        self._askers: set[str] = set()
         self.deaf: dict[str, float] = {}
         """Jobs whose Response Topic nobody reads (MQTT 5.0, reason 0x10), and since when."""
 
@@ -63,6 +68,8 @@ class Outbox:
             queue.popleft()
             self.dropped[kind] += 1
         queue.append((message, asker_of))
+        if asker_of is not None:
+            self._askers.add(asker_of)
         self._send_queues()
 
     def progress(self, message: Outgoing, asker_of: str | None = None) -> None:
@@ -117,8 +124,9 @@ class Outbox:
         return limit - len(self._flying) if self._bus.connected else 0
 
     def _send_queues(self) -> None:
+        reserved = min(_RESERVED, (self._bus.receive_maximum or _WINDOW) - 1) if self._waiting else 0
         for queue in self._queues.values():
-            while queue and self._room > 0 and self._send(queue[0][0], _Flying(asker_of=queue[0][1])):
+            while queue and self._room > reserved and self._send(queue[0][0], _Flying(asker_of=queue[0][1])):
                 queue.popleft()
 
     def _send_stored(self, count: int) -> None:
@@ -137,7 +145,13 @@ class Outbox:
         if payload is None:
             self._done(flying)
             return True
-        mid = self._bus.publish(message.topic, payload, correlation=message.correlation, content_type=message.content_type)
+        try:
+            mid = self._bus.publish(message.topic, payload, correlation=message.correlation, content_type=message.content_type)
+        except ValueError as e:
+            log.error("%s cannot be published: %s", message.topic[:200], e)
+            self.undeliverable["invalid"] += 1
+            self._done(flying)
+            return True
         if mid is not None:
             self._flying[mid] = flying
         return mid is not None
@@ -150,9 +164,12 @@ class Outbox:
             log.error("artifact for %s is not there any more: %s", message.topic, e)
             self.undeliverable["file"] += 1
             return None
-        size = len(payload) + len(message.topic.encode()) + len(message.correlation or b"") + _OVERHEAD
+        around = len(message.topic.encode()) + len(message.correlation or b"") + _OVERHEAD
+        size = len(payload) + around
         if self._bus.max_packet is not None and size > self._bus.max_packet:
             # Sending it would end the connection, again and again, and hold up everything behind it.
+            if (shorter := _shortened(message, self._bus.max_packet - around)) is not None:
+                return shorter
             log.error("%s: %d bytes are more than the broker takes (%d)", message.topic, size, self._bus.max_packet)
             self.undeliverable["too-large"] += 1
             return None
@@ -173,7 +190,7 @@ class Outbox:
         if event.refused:
             log.error("the broker refused a message of ours: %s; check its ACL for our topics", event.refused)
             self.undeliverable["refused"] += 1
-        if flying.asker_of:
+        if flying.asker_of in self._askers:
             if event.nobody:
                 self.deaf.setdefault(flying.asker_of, now)
             else:
@@ -182,8 +199,27 @@ class Outbox:
 
     def forget(self, job_id: str) -> None:
         """The job is over; whether its asker listens is of no interest any more."""
+        self._askers.discard(job_id)
         self.deaf.pop(job_id, None)
+
+    @property
+    def roomy(self) -> bool:
+        """Whether more may be asked of us: each request that is acknowledged has an answer, which needs a place to wait."""
+        return len(self._queues["event"]) < _KEEP["event"] // 4
 
     def _done(self, flying: _Flying) -> None:
         if flying.seq is not None:
             self._spool.sent([flying.seq])
+
+
+def _shortened(message: Outgoing, limit: int) -> bytes | None:
+    """A result without its output: the state must arrive, and the artifacts lie as files. None for everything else."""
+    if message.job is None or message.payload is None:
+        return None
+    result = msgspec.json.decode(message.payload)
+    if not isinstance(result, dict) or not result.get("output"):
+        return None
+    size = len(message.payload)
+    result |= {"output": {}, "reason": f"the output is left out: the broker takes no message of {size} bytes"}
+    payload = msgspec.json.encode(result)
+    return payload if len(payload) <= limit else None

@@ -41,14 +41,16 @@ class Reception:
     ):
         self.config, self.site = config, site
         self._bus, self._desk, self._kinds, self._disk, self._builds = bus, desk, kinds, disk, builds
+        self._unacknowledged: list[Message] = []
 
     def take(self, messages: list[Message], now: float) -> None:
         """Messages that arrived together: stored in one commit, then acknowledged and answered."""
         fresh: dict[str, Job] = {}
-        orders = [m for m in messages if self._verb(m.topic) in _ORDERS]
+        orders = []
         for message in messages:
-            clears = message.retained and not message.payload  # how a retained message is taken off the broker
-            if message not in orders and not clears:
+            if self._verb(message.topic) in _ORDERS:
+                orders.append(message)
+            elif not (message.retained and not message.payload):  # how a retained message is taken off the broker
                 self._read(message, fresh, now)
         if fresh:
             try:
@@ -56,14 +58,23 @@ class Reception:
             except SpoolError as e:
                 log.error("%s", e)
                 for job in fresh.values():
-                    self._refuse(job.id, job.kind, Refusal("storage", str(e)), (job.response_topic, job.correlation))
+                    refusal = Refusal("storage", str(e), retry_after_ms=60_000)
+                    asker = (job.response_topic, job.correlation)
+                    self._refuse(job.id, job.kind, refusal, asker, plc=self._desk.trigger_reply(job.source))
                 fresh.clear()
-        for message in messages:
-            self._bus.ack(message)
+        self._unacknowledged += messages
+        self.acknowledge()
         for job in fresh.values():
             self._desk.enter(job, now)
         for message in orders:  # last, for the job may have come in with them
             self._order(message, now)
+
+    def acknowledge(self) -> None:
+        """In the order of arrival; not while answers pile up, so that the broker's own window holds back what comes faster."""
+        if self._unacknowledged and self._desk.outbox.roomy:
+            for message in self._unacknowledged:
+                self._bus.ack(message)
+            self._unacknowledged.clear()
 
     def _verb(self, topic: str) -> str:
         """The last level of our own topics, else nothing."""

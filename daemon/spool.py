@@ -3,7 +3,8 @@
 WAL with synchronous=FULL: a commit is on the disk when it returns, so a request may be acknowledged. A job's row stays
 until its result is stored; result and outbox row are written in one transaction, so there is never one without the other.
 Each transaction also keeps the time, so that gateway time (`clock.py`) goes on from there after a restart. What SQLite
-does not check on reading, each blob, carries a CRC-32: a flipped bit is a lost row that is said so, never another job.
+does not check on reading, each job, result and message, carries a CRC-32: a flipped bit is a lost row that is said so,
+never another job.
 """
 
 from __future__ import annotations
@@ -28,10 +29,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
     id TEXT PRIMARY KEY, digest TEXT NOT NULL, state TEXT NOT NULL, changed_at REAL NOT NULL, job BLOB NOT NULL, result BLOB
 );
-CREATE TABLE IF NOT EXISTS outbox (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, payload BLOB, path TEXT, correlation BLOB, content_type TEXT,
-    job TEXT
-);
+CREATE TABLE IF NOT EXISTS outbox (seq INTEGER PRIMARY KEY AUTOINCREMENT, job TEXT, message BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS clock (one INTEGER PRIMARY KEY CHECK (one = 1), mark BLOB NOT NULL);
 """
 _TABLES = ("jobs", "outbox", "clock")
@@ -43,25 +41,21 @@ class SpoolError(OSError):
 
 @dataclass(frozen=True)
 class Outgoing:
-    """A message that must arrive (QoS 1): `payload`, or the bytes of the file at `path`.
-
-    result_of: the job whose result the payload is, where it is one.
-    """
+    """A message that must arrive (QoS 1): `payload`, or the bytes of the file at `path`. `job` is whom it is about."""
 
     topic: str
     payload: bytes | None
     path: str | None = None
     correlation: bytes | None = None
     content_type: str | None = None
-    result_of: str | None = None
+    job: str | None = None
 
 
 @dataclass(frozen=True)
 class Known:
-    """What the spool remembers of a job: once its `state` is final, `result` is there."""
+    """What the spool remembers of a job: `result` is there once it is over."""
 
     digest: str
-    state: str
     result: dict[str, Any] | None
 
 
@@ -74,6 +68,8 @@ class Spool:
         """Where something was found damaged at this start: what became of it, in words."""
         self.unreadable: list[str] = []
         """Ids of accepted jobs whose request cannot be read any more."""
+        self.untold: list[str] = []
+        """Ids of jobs that are over, of which a message was damaged before it was delivered."""
         try:
             self._db = _open(path)
         except sqlite3.OperationalError as e:
@@ -85,19 +81,31 @@ class Spool:
         self._mend()
 
     def _start_afresh(self, path: Path, why: str) -> None:
-        """Sets a damaged file aside, where a person can look at it, and saves what can still be read."""
+        """Sets a damaged file aside, where a person can look at it, and saves what can still be read.
+
+        The new file is whole before it takes the old one's place: who is interrupted here begins again.
+        """
         aside = next(p for n in range(1, 10**6) if not (p := path.with_name(f"{path.stem}.damaged-{n}{path.suffix}")).exists())
+        fresh = path.with_name(f"{path.stem}.new{path.suffix}")
         for suffix in ("", "-wal", "-shm"):
+            Path(f"{fresh}{suffix}").unlink(missing_ok=True)
+        saved = {table: _salvage(path, table) for table in _TABLES}
+        try:
+            with contextlib.closing(_open(fresh)) as db:
+                db.execute("BEGIN IMMEDIATE")
+                for table, rows in saved.items():
+                    for row in rows:
+                        with contextlib.suppress(sqlite3.IntegrityError, sqlite3.DataError):  # such a row is no use either
+                            db.execute(f"INSERT OR IGNORE INTO {table} VALUES ({', '.join('?' * len(row))})", row)
+                db.execute("COMMIT")
+                db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error as e:
+            raise SpoolError(f"{path} is damaged ({why}), and what can be read of it cannot be written: {e}") from e
+        for suffix in ("-wal", "-shm", ""):  # the file itself last: it is what a start looks for
             with contextlib.suppress(FileNotFoundError):
                 os.rename(f"{path}{suffix}", f"{aside}{suffix}")
+        os.rename(fresh, path)
         self._db = _open(path)
-        saved = {table: _salvage(aside, table) for table in _TABLES}
-        self._db.execute("BEGIN IMMEDIATE")
-        for table, rows in saved.items():
-            for row in rows:
-                with contextlib.suppress(sqlite3.Error):  # a row that the table does not take is no use either
-                    self._db.execute(f"INSERT OR IGNORE INTO {table} VALUES ({', '.join('?' * len(row))})", row)
-        self._db.execute("COMMIT")
         counts = " and ".join(f"{len(saved[table])} rows of {table}" for table in ("jobs", "outbox"))
         self.damage = f"the spool was damaged ({why}) and lies as {aside.name}; {counts} were saved"
 
@@ -107,25 +115,21 @@ class Spool:
         return msgspec.json.decode(mark, type=Mark) if mark else None
 
     def _mend(self) -> None:
-        """Takes out what a flipped bit made unreadable; a result's message is made again from the result."""
-        lost = 0
-        for seq, payload, job_id in self._db.execute("SELECT seq, payload, job FROM outbox").fetchall():
-            if payload is None or _unsealed(payload) is not None:
-                continue
-            (result,) = self._db.execute("SELECT result FROM jobs WHERE id = ?", (job_id,)).fetchone() or (None,)
-            if result is not None and _unsealed(result) is not None:
-                self._db.execute("UPDATE outbox SET payload = ? WHERE seq = ?", (result, seq))
-            else:
-                self._db.execute("DELETE FROM outbox WHERE seq = ?", (seq,))
-                lost += 1
-        for job_id, job, result in self._db.execute("SELECT id, job, result FROM jobs").fetchall():
-            if result is not None and _unsealed(result) is None:  # over, but nobody can say how any more
-                self._db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
-                lost += 1
-            elif result is None and _job(job) is None:
+        """Takes out what a flipped bit made unreadable, and says of which jobs."""
+        rows = self._db.execute("SELECT seq, job, message FROM outbox")
+        broken = [(seq, job_id) for seq, job_id, message in rows if _message(message) is None]
+        self._db.executemany("DELETE FROM outbox WHERE seq = ?", [(seq,) for seq, _ in broken])
+        self.untold = sorted({str(job_id) for _, job_id in broken if job_id is not None})
+        misnamed = []
+        for job_id, digest, blob in self._db.execute("SELECT id, digest, job FROM jobs WHERE result IS NULL"):
+            job = _job(blob)
+            if job is None:
                 self.unreadable.append(str(job_id))
-        if lost or self.unreadable:
-            found = f"{lost} stored replies and {len(self.unreadable)} accepted requests were damaged"
+            elif (job.id, job.digest) != (job_id, digest):  # the flipped bit is in the columns beside it
+                misnamed.append((job.id, job.digest, job_id))
+        self._db.executemany("UPDATE OR REPLACE jobs SET id = ?, digest = ? WHERE id = ?", misnamed)
+        if broken or self.unreadable:
+            found = f"{len(broken)} stored messages and {len(self.unreadable)} accepted requests were damaged"
             self.damage = f"{self.damage}; {found}" if self.damage else f"the spool held flipped bits: {found}"
 
     def accept(self, jobs: Iterable[Job], now: float) -> None:
@@ -135,10 +139,12 @@ class Spool:
             self._db.executemany("INSERT INTO jobs VALUES (?, ?, ?, ?, ?, NULL)", rows)
 
     def find(self, job_id: str) -> Known | None:
-        """The job of this id, however long it is over."""
-        row = self._db.execute("SELECT digest, state, result FROM jobs WHERE id = ?", (job_id,)).fetchone()
-        result = row and row[2] and _unsealed(row[2])
-        return row and Known(row[0], row[1], msgspec.json.decode(result) if result else None)
+        """The job of this id, however long it is over; None where it is new, or its result cannot be read any more."""
+        row = self._db.execute("SELECT digest, result FROM jobs WHERE id = ?", (job_id,)).fetchone()
+        if row is None or row[1] is None:
+            return row and Known(row[0], None)
+        result = _unsealed(row[1])
+        return None if result is None else Known(row[0], msgspec.json.decode(result))
 
     def unfinished(self) -> list[tuple[Job, str]]:
         """Accepted jobs without a result, the oldest first, each with the last that `mark` said of it, else `accepted`.
@@ -156,27 +162,28 @@ class Spool:
             self._db.execute("UPDATE jobs SET state = ? WHERE id = ? AND result IS NULL", (state, job_id))
 
     def finish(self, job_id: str, result: dict[str, Any], messages: Sequence[Outgoing], now: float) -> None:
-        """The one final result of a job, and what has to be said about it, in one transaction."""
+        """The one final result of a job, and what has to be said about it, in one transaction. Its request is done with."""
         encoded = _sealed(msgspec.json.encode(result))
-        rows = [
-            (m.topic, None if m.payload is None else _sealed(m.payload), m.path, m.correlation, m.content_type, m.result_of)
-            for m in messages
-        ]
         with self._transaction():
             self._db.execute(
-                "UPDATE jobs SET state = ?, result = ?, changed_at = ? WHERE id = ?", (result["state"], encoded, now, job_id)
+                "UPDATE jobs SET state = ?, result = ?, changed_at = ?, job = x'' WHERE id = ?",
+                (result["state"], encoded, now, job_id),
             )
-            self._db.executemany(
-                "INSERT INTO outbox (topic, payload, path, correlation, content_type, job) VALUES (?, ?, ?, ?, ?, ?)", rows
-            )
+            self._put(messages)
+
+    def put(self, messages: Sequence[Outgoing]) -> None:
+        """Messages that must arrive and belong to no job's end."""
+        with self._transaction():
+            self._put(messages)
+
+    def _put(self, messages: Sequence[Outgoing]) -> None:
+        rows = [(m.job, _sealed(msgspec.msgpack.encode(m))) for m in messages]
+        self._db.executemany("INSERT INTO outbox (job, message) VALUES (?, ?)", rows)
 
     def outgoing(self, after: int, limit: int) -> list[tuple[int, Outgoing]]:
         """The next messages of the outbox, in the order in which they were put."""
-        rows = self._db.execute(
-            "SELECT seq, topic, payload, path, correlation, content_type, job FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?",
-            (after, limit),
-        )
-        return [(row[0], Outgoing(row[1], row[2] and _unsealed(row[2]), *row[3:])) for row in rows]
+        rows = self._db.execute("SELECT seq, message FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit))
+        return [(seq, message) for seq, blob in rows if (message := _message(blob)) is not None]
 
     def sent(self, seqs: Iterable[int]) -> None:
         """The broker has these. They are deleted with the next transaction, or by `settle`: no commit of their own."""
@@ -198,9 +205,9 @@ class Spool:
         count: int = self._db.execute("SELECT count(*) FROM outbox").fetchone()[0]
         return count - len(self._sent)
 
-    def undelivered_paths(self) -> set[str]:
-        """Files that the outbox still has to send."""
-        return {row[0] for row in self._db.execute("SELECT path FROM outbox WHERE path IS NOT NULL")}
+    def undelivered(self) -> set[str]:
+        """Jobs of which something is still to be said."""
+        return {row[0] for row in self._db.execute("SELECT job FROM outbox WHERE job IS NOT NULL")}
 
     def forget(self, before: float) -> None:
         """Drops what is remembered of jobs that ended before this time; writes nothing where there are none."""
@@ -236,6 +243,7 @@ class Spool:
 def _open(path: Path) -> sqlite3.Connection:
     """The database, whole and ready; sqlite3.DatabaseError where it is damaged, OperationalError where it is somebody's."""
     db = sqlite3.connect(path, timeout=1.0, isolation_level=None)
+    db.text_factory = lambda text: text.decode("utf-8", "replace")  # a flipped bit in a name is no reason to fail
     try:
         # One daemon per spool: a second one is told so, and no lock is taken and given back at each commit.
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -262,6 +270,7 @@ def _salvage(path: Path, table: str) -> list[tuple[Any, ...]]:
     rows: dict[Any, tuple[Any, ...]] = {}
     for order in ("ASC", "DESC"):
         with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path)) as db:
+            db.text_factory = lambda text: text.decode("utf-8", "replace")
             db.execute("PRAGMA writable_schema = ON")  # SQLite then reads a file that is shorter than its header says
             for row in db.execute(f"SELECT * FROM {table} ORDER BY rowid {order}"):
                 rows[row[0]] = row
@@ -277,6 +286,14 @@ def _unsealed(blob: Any) -> bytes | None:
     if not isinstance(blob, bytes) or zlib.crc32(blob[4:]).to_bytes(4, "big") != blob[:4]:
         return None
     return blob[4:]
+
+
+def _message(blob: Any) -> Outgoing | None:
+    data = _unsealed(blob)
+    try:
+        return None if data is None else msgspec.msgpack.decode(data, type=Outgoing)
+    except msgspec.MsgspecError:  # another version's
+        return None
 
 
 def _job(blob: Any) -> Job | None:

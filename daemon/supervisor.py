@@ -6,13 +6,12 @@ It never computes: no numpy, cv2 or onnxruntime is imported here, so that their 
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import selectors
 import signal
 import socket
-import sys
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -26,10 +25,8 @@ from ..plugins.kind import JobKind
 from . import wire
 from .artifacts import sweep
 from .builds import Builds
-from .bus import Bus, BusEvent, Connected, Delivered, Disconnected, Message, Subscription
+from .bus import Bus, Connected, Delivered, Disconnected, Message, Subscription
 from .care import Care
-from .core import dispatch
-from .core.job import job_of
 from .desk import Desk
 from .disk import Disk
 from .groups import Groups
@@ -53,8 +50,6 @@ _PARK_PATIENCE = 5.0
 _REMEMBER_S = 7 * 86400.0
 """How long the spool remembers the result of an id, at least."""
 _NAMESAKE_S = 300.0
-_MOST_WAITING = 20_000
-"""Messages that have come and are not read yet; of more, those of QoS 0 are dropped and counted."""
 
 
 class Supervisor:
@@ -62,7 +57,7 @@ class Supervisor:
 
     def __init__(self, config: Config, kinds: Mapping[str, JobKind], reread: Callable[[], Config], recorder: Recorder):
         self._config, self._kinds, self._reread, self._recorder = config, kinds, reread, recorder
-        self._inbox: deque[BusEvent | _Reload] = deque()
+        self._reload_wanted = False
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
@@ -73,19 +68,25 @@ class Supervisor:
         for problem in problems:
             log.warning("model left out: %s", problem)
         offline = msgspec.json.encode({"state": "offline"})
-        self._bus = Bus(config.mqtt, config.client_id, [], self._post, will=(f"{config.base}/status", offline))
+        self._bus = Bus(config.mqtt, config.client_id, [], will=(f"{config.base}/status", offline))
         setup = {"config": msgspec.to_builtins(config)}
         self._nursery = Nursery(config.engine.backend, _CHILDREN, _child_environment(config))
         self._worker = Link("denoised.daemon.worker", self._nursery, setup)
         self._cameras = Link("denoised.daemon.cameras", self._nursery, setup)
         self._disk = Disk([Path(config.state_dir), config.artifacts_dir], config.queue.min_free_mb)
         self._outbox = Outbox(self._spool, self._bus)
-        self._desk = Desk(config, self._spool, self._outbox, self._worker, self._cameras, kinds, self._disk)
+        self._desk = Desk(config, self._spool, self._outbox, self._worker, self._cameras, self._disk)
         self._builds = Builds(config, _child_environment(config), self._outbox, self._clock.wall)
         self._reception = Reception(config, self._bus, self._desk, kinds, site_of(config, models), self._disk, self._builds)
         self._care = Care(config.engine, self._worker, self._nursery, self._desk, self._renew_worker)
         self._telemetry = Telemetry(
-            self._desk, self._disk, self._care, self._worker, self._nursery, self._clock.wall(), time.monotonic()
+            self._desk,
+            self._disk,
+            self._care,
+            (self._worker, self._cameras),
+            self._nursery,
+            self._clock.wall(),
+            time.monotonic(),
         )
         self._groups = Groups(config, self._outbox, self._desk, self._clock.wall())
         self._stop_signal: int | None = None
@@ -93,15 +94,11 @@ class Supervisor:
         self._last_reload: str | None = None
         self._birth: dict[str, Any] = {}
         self._denied: tuple[str, ...] = ()
-        self._was_online = self._is_back = False
         self._twin: str | None = None
         self._twin_until = 0.0
-        self._flooded = 0
 
     def run(self) -> None:
         """Until SIGTERM or SIGINT."""
-        # paho's thread shall not wait the usual 5 ms for this one to let go of the interpreter.
-        sys.setswitchinterval(0.0005)
         self._disk.look()
         if self._spool.damage:
             self._fault(self._spool.damage)
@@ -110,6 +107,8 @@ class Supervisor:
         self._bus.start()
         selector = selectors.DefaultSelector()
         selector.register(self._wake_in, selectors.EVENT_READ)
+        gc.collect()
+        gc.freeze()  # what is there now stays: a full collection would cost milliseconds of somebody's request
         with self._signals():
             notify(f"READY=1\nSTATUS=waiting for the broker at {self._config.mqtt.host}:{self._config.mqtt.port}")
             log.info("ready: %d kinds, spool %s", len(self._kinds), Path(self._config.state_dir) / "spool.db")
@@ -137,7 +136,7 @@ class Supervisor:
         while self._stop_signal is None:
             now, tick = self._clock.now(), time.monotonic()
             periods[self._say_telemetry] = self._config.telemetry.period
-            self._care.look(tick, self._desk.next(now) is not None)
+            self._care.look(tick, now)
             self._look_at_builds(now)
             children = self._start_children(tick)
             if (close := self._groups.due) is not None and self._clock.wall() >= close:
@@ -145,12 +144,17 @@ class Supervisor:
             self._desk.store(now)
             self._desk.dispatch(now)
             self._outbox.pump(now)
+            self._reception.acknowledge()
             for task, at in due.items():
                 if tick >= at:
                     due[task] = tick + periods[task]
                     task()
-            _watch(selector, [self._nursery, self._builds, *children], watched)
+            _watch(selector, [self._bus, self._nursery, self._builds, *children], watched)
             selector.select(max(0.0, min(self._waits(now, tick, children, due.values()))))
+            with contextlib.suppress(BlockingIOError):
+                self._wake_in.recv(4096)
+            if self._reload_wanted:
+                self._reload()
             self._nursery.hear(time.monotonic())
             self._hear_bus()
             self._builds.hear()
@@ -163,6 +167,9 @@ class Supervisor:
         restartable: list[Nursery | Link] = [self._nursery, *children]
         for child in restartable:
             if child.restart_at is not None and tick >= child.restart_at:
+                if child is self._worker:
+                    self._worker.start(hurry=self._desk.next(self._clock.now()) is not None)
+                    continue
                 child.start()
                 if child is self._cameras:
                     self._desk.ask_again_for_frames()
@@ -180,18 +187,15 @@ class Supervisor:
 
     def _waits(self, now: float, tick: float, children: list[Link], due: Any) -> list[float]:
         """Seconds until each thing that does not come as an event."""
-        restarts = [self._nursery.restart_at, *(child.restart_at for child in children)]
-        times = (self._outbox.due(now), dispatch.next_due(self._desk.entries.values(), now))
+        restarts = [self._bus.due, self._nursery.restart_at, *(child.restart_at for child in children)]
+        times = (self._outbox.due(now), self._desk.waiting.due(now))
         waits = [at - tick for at in (*due, *restarts) if at is not None]
         waits += [at - now for at in times if at is not None]
         return waits if self._groups.due is None else [*waits, self._groups.due - self._clock.wall()]
 
     def _hear_bus(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            self._wake_in.recv(4096)
         now, wall, requests = self._clock.now(), self._clock.wall(), []
-        while self._inbox:
-            event = self._inbox.popleft()
+        for event in self._bus.turn():
             if isinstance(event, Message):
                 if event.topic == f"{self._config.base}/status":
                     self._hear_status(event)
@@ -206,8 +210,6 @@ class Supervisor:
                 if event.taken_over:
                     self._namesake(event.reason)
                 self._say_status(f"no broker: {event.reason}")
-            else:
-                self._reload()
         if requests:
             self._check_disk()
             self._reception.take(requests, now)
@@ -233,7 +235,7 @@ class Supervisor:
 
     def _from_worker(self, message: Mapping[str, Any]) -> None:
         what = message["type"]
-        if what == "ready":
+        if what in ("ready", "probed"):
             self._care.came_up(time.monotonic())
             notify(f"STATUS={self._note}")
         elif what == "loading":
@@ -253,7 +255,7 @@ class Supervisor:
     def _say_telemetry(self) -> None:
         measured = self._telemetry.message(self._config, self._clock.wall(), time.monotonic())
         measured |= {"note": self._note, "reload": self._last_reload, "sensors": self._groups.counts()}
-        measured |= {"dropped_inputs": self._flooded, "builds": self._builds.told()}
+        measured["builds"] = self._builds.told()
         self._outbox.telemetry(f"{self._config.base}/telemetry", msgspec.json.encode(measured))
 
     def _check_disk(self) -> None:
@@ -282,7 +284,7 @@ class Supervisor:
             notify("WATCHDOG=1")
 
     def _sweep(self) -> None:
-        wanted = {job_of(Path(p).parent.name) for p in self._spool.undelivered_paths()}
+        wanted = self._spool.undelivered() | self._desk.unstored()
         artifacts, now = self._config.artifacts, self._clock.now()
         sweep(
             self._config.artifacts_dir,
@@ -301,7 +303,7 @@ class Supervisor:
     # ---- the bus --------------------------------------------------------------------------------------------------
 
     def _connected(self, event: Connected) -> None:
-        self._denied, self._birth, self._is_back = event.refused, {}, self._was_online
+        self._denied, self._birth = event.refused, {}
         self._tell_problems()
         self._outbox.wake()
         if event.refused:
@@ -320,7 +322,6 @@ class Supervisor:
         if birth != self._birth:
             mid = self._bus.publish(f"{self._config.base}/status", msgspec.json.encode(birth), retain=True)
             self._birth = birth if mid is not None else {}
-            self._was_online = True
 
     def _hear_status(self, message: Message) -> None:
         """Our own retained status, as others see it: a will that came late is put right, a namesake is named."""
@@ -328,10 +329,11 @@ class Supervisor:
             said = msgspec.json.decode(message.payload)
             state, instance = said["state"], said.get("instance")
         except (msgspec.MsgspecError, KeyError, TypeError, AttributeError):
-            state, instance = "not ours", None
+            said, state, instance = {}, "not ours", None
         if instance == INSTANCE:
             return
-        if state == "online" and (self._is_back or not message.retained):  # else it is who we were before this start
+        # A retained one may be who we were before this start; one that started after us is somebody else.
+        if state == "online" and (not message.retained or str(said.get("started")) > self._telemetry.started):
             self._namesake(f"another denoised says that it is '{self._config.base}': give each gateway its own gateway.id")
         elif not message.retained:
             self._birth = {}
@@ -342,15 +344,7 @@ class Supervisor:
             log.error("%s", why)
         self._twin, self._twin_until = why, time.monotonic() + _NAMESAKE_S
         self._bus.calm()
-
-    def _post(self, event: BusEvent) -> None:
-        """Called in paho's thread."""
-        if len(self._inbox) > _MOST_WAITING and isinstance(event, Message) and event.qos == 0:
-            self._flooded += 1
-            return
-        self._inbox.append(event)
-        with contextlib.suppress(BlockingIOError):  # enough wake-ups are under way already
-            self._wake_out.send(b"!")
+        self._tell_problems()  # at once: we may not stay connected for long
 
     def _say_status(self, note: str) -> None:
         if note != self._note:
@@ -375,8 +369,11 @@ class Supervisor:
         def stop(number: int, frame: Any) -> None:
             self._stop_signal = number
 
+        def reload(number: int, frame: Any) -> None:
+            self._reload_wanted = True
+
         previous = {s: signal.signal(s, stop) for s in (signal.SIGTERM, signal.SIGINT)}
-        previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda number, frame: self._inbox.append(_Reload()))
+        previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, reload)
         fd = signal.set_wakeup_fd(self._wake_out.fileno(), warn_on_full_buffer=False)
         try:
             yield
@@ -387,6 +384,7 @@ class Supervisor:
 
     def _reload(self) -> None:
         """Reads the config again. A bad one changes nothing and says why; keys that need a restart keep their value."""
+        self._reload_wanted = False
         reloading()
         try:
             fresh = self._reread()
@@ -410,13 +408,17 @@ class Supervisor:
             log.warning("model left out: %s", problem)
         self._desk.config = self._reception.config = self._config
         self._reception.site = site_of(self._config, models)
+        self._disk.folders = [Path(self._config.state_dir), self._config.artifacts_dir]
         self._disk.min_free_mb = self._config.queue.min_free_mb
+        with contextlib.suppress(OSError):  # the disk's state says what is wrong with it
+            self._config.artifacts_dir.mkdir(parents=True, exist_ok=True)
         self._check_disk()
         self._worker.setup = self._cameras.setup = setup
         self._builds.stop("the configuration was read again")
         self._renew_worker("has a new configuration")
         self._cameras.stop()
         self._cameras.restart_at = 0.0
+        self._desk.drop_cameras(self._clock.now())
         self._groups = Groups(self._config, self._outbox, self._desk, self._clock.wall())
         self._bus.subscribe(self._subscriptions())
 
@@ -443,17 +445,14 @@ class Supervisor:
         offline = msgspec.json.encode({"state": "offline"})
         mid = self._bus.publish(f"{self._config.base}/status", offline, retain=True)
         until = time.monotonic() + 2.0
-        while mid is not None and time.monotonic() < until:
-            if any(isinstance(e, Delivered) and e.mid == mid for e in tuple(self._inbox)):
-                break
-            time.sleep(0.005)
+        while mid is not None and (left := until - time.monotonic()) > 0:
+            for event in self._bus.wait(left):
+                if isinstance(event, Delivered):
+                    self._outbox.delivered(event, self._clock.now())
+                    mid = None if event.mid == mid else mid
         self._bus.stop()
         self._spool.close()
         log.info("stopped")
-
-
-class _Reload:
-    """SIGHUP came."""
 
 
 _CHILDREN = ("denoised.daemon.worker", "denoised.plugins.kind")

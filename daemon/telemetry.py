@@ -29,9 +29,12 @@ _CRASH_LOOP = 3
 class Telemetry:
     """Used by one thread. `tick` is monotonic seconds, `wall` seconds since 1970."""
 
-    def __init__(self, desk: Desk, disk: Disk, care: Care, worker: Link, nursery: Nursery, wall: float, tick: float):
-        self._desk, self._disk, self._care, self._worker, self._nursery = desk, disk, care, worker, nursery
-        self._started, self._started_tick = wall, tick
+    def __init__(
+        self, desk: Desk, disk: Disk, care: Care, children: tuple[Link, Link], nursery: Nursery, wall: float, tick: float
+    ):
+        self._desk, self._disk, self._care, self._nursery = desk, disk, care, nursery
+        self._worker, self._cameras = children
+        self.started, self._started_tick = stamp(wall), tick
         self._board = _board_name()
         self._written: dict[int, int] = {}
         self._written_before = 0
@@ -46,7 +49,7 @@ class Telemetry:
         return {
             "state": "online",
             "version": __version__,
-            "started": stamp(self._started),
+            "started": self.started,
             "instance": INSTANCE,
             "kinds": sorted(kinds),
             "models": models,
@@ -98,12 +101,12 @@ class Telemetry:
 
     def _wear(self, tick: float) -> dict[str, float]:
         """What this daemon made the kernel write (proc(5), /proc/pid/io), so that an SD card's life can be reckoned."""
-        for pid in (os.getpid(), self._worker.pid):
+        writers = {os.getpid(), self._worker.pid, self._cameras.pid}
+        for pid in writers:
             if pid is not None:
-                with contextlib.suppress(OSError, ValueError, StopIteration):
-                    lines = Path(f"/proc/{pid}/io").read_text().splitlines()
+                with contextlib.suppress(OSError, ValueError, StopIteration), open(f"/proc/{pid}/io") as lines:
                     self._written[pid] = int(next(line for line in lines if line.startswith("write_bytes")).split()[1])
-        for pid in [pid for pid in self._written if pid not in (os.getpid(), self._worker.pid)]:
+        for pid in [pid for pid in self._written if pid not in writers]:
             self._written_before += self._written.pop(pid)
         written = sum(self._written.values()) + self._written_before
         days = max(1.0, (tick - self._started_tick) / _DAY)

@@ -46,6 +46,7 @@ from ..plugins.play import drive, trajectory
 from . import wire
 from .checkpoints import Checkpoints
 from .core.job import folder_name
+from .logs import RateLimit
 from .models import find_models, site_of
 
 log = logging.getLogger(__name__)
@@ -99,40 +100,50 @@ class Worker:
         self._site = site_of(config, find_models(config)[0])
         self._threads = config.engine.threads if isinstance(config.engine.threads, int) else _spare_cores()
         self._engines: dict[tuple[str, str, str], Engine] = {}
-        self._verified: set[str] = set()
         self._waiting: list[dict[str, Any]] = []
         self._stack: list[_Running] = []
         self._cancelled: set[str] = set()
         self._unwanted: set[str] = set()
         self._inherited = set(sys.modules)
 
-    def serve(self) -> None:
-        """Until the supervisor is gone."""
-        models = self._warm_up()
-        providers = sorted({engine.provider for engine in self._engines.values()})
-        self._wire.send({"type": "ready", "threads": self._threads, "providers": providers, "models": models})
+    def serve(self, hurry: bool) -> None:
+        """Until the supervisor is gone. `hurry`: a job waits for this worker already."""
+        bundles = [models[0] for models in self._site.models.values()]
+        found: dict[str, Any] = {}
+        if hurry:  # what the job needs is opened with it; the rest when there is nothing to do
+            self._wire.send(self._ready("ready", found))
+        else:
+            found = {b.manifest.name: self._probe(b) for b in bundles}
+            self._wire.send(self._ready("ready", found))
         while True:
             self._listen()
             while self._waiting:
                 self._run(self._waiting.pop(0))
+            if len(found) < len(bundles):
+                bundle = bundles[len(found)]
+                found[bundle.manifest.name] = self._probe(bundle)
+                if len(found) == len(bundles):
+                    self._wire.send(self._ready("probed", found))
+                continue
             select.select([self._wire], [self._wire] if self._wire.unsent else [], [])
 
-    def _warm_up(self) -> dict[str, Any]:
-        """Opens the default models and runs a probe step of each; by model what came of it."""
-        found: dict[str, Any] = {}
-        for bundle in (models[0] for models in self._site.models.values()):
-            self._wire.send({"type": "loading", "model": bundle.manifest.name})
-            try:
-                variant = bundle.manifest.operating_points[0].variant
-                engines = [self._network(bundle, variant, name) for name in bundle.manifest.variants[variant]]
-                began = time.monotonic()
-                for engine in engines:
-                    engine.run(zeros(engine.inputs, bundle.manifest.ranges))
-                found[bundle.manifest.name] = {"probe_ms": round((time.monotonic() - began) * 1000, 1)}
-            except (EngineError, BundleError) as e:
-                log.error("model %s: %s", bundle.manifest.name, e)
-                found[bundle.manifest.name] = {"error": str(e), "transient": _may_pass(e)}
-        return found
+    def _ready(self, what: str, models: Mapping[str, Any]) -> dict[str, Any]:
+        providers = sorted({engine.provider for engine in self._engines.values()})
+        return {"type": what, "threads": self._threads, "providers": providers, "models": models}
+
+    def _probe(self, bundle: Bundle) -> dict[str, Any]:
+        """Opens a default model and runs one step of it; what came of it."""
+        self._wire.send({"type": "loading", "model": bundle.manifest.name})
+        try:
+            variant = bundle.manifest.operating_points[0].variant
+            engines = [self._network(bundle, variant, name) for name in bundle.manifest.variants[variant]]
+            began = time.monotonic()
+            for engine in engines:
+                engine.run(zeros(engine.inputs, bundle.manifest.ranges))
+            return {"probe_ms": round((time.monotonic() - began) * 1000, 1)}
+        except (EngineError, BundleError) as e:
+            log.error("model %s: %s", bundle.manifest.name, e)
+            return {"error": str(e), "transient": _may_pass(e)}
 
     def _listen(self) -> None:
         """Takes what the supervisor has said, without waiting."""
@@ -182,7 +193,7 @@ class Worker:
             answer = {"type": "failed", "error": Refusal("internal", f"{type(e).__name__}: {e}").as_error()}
         finally:
             self._stack.pop()
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)  # not where the supervisor is gone: its next worker may be at work there
         self._cancelled.discard(job_id)
         self._unwanted.discard(job_id)
         run_ms = round((time.monotonic() - began - running.parked_s) * 1000)
@@ -203,9 +214,6 @@ class Worker:
         params: Any = typed.read(message["params"], kind.params)
         bundle = self._site.model(kind.name, getattr(params, "model", None))
         running.model = bundle.manifest.name
-        if bundle.sha256 not in self._verified:
-            bundle.verify()
-            self._verified.add(bundle.sha256)
         point = bundle.manifest.operating_points[0]
         shutil.rmtree(folder, ignore_errors=True)
         if message["durable"]:
@@ -291,7 +299,7 @@ class Worker:
             files = bundle.manifest.variants[variant]
             if name not in files:
                 raise BundleError(f"{bundle.folder}: variant {variant} has no network '{name}', only {', '.join(files)}")
-            self._engines[key] = self._open(bundle, variant, name, bundle.file(files[name]))
+            self._engines[key] = self._open(bundle, variant, name, bundle.verified(files[name]))
         return self._engines[key]
 
     def _open(self, bundle: Bundle, variant: str, name: str, onnx: Path) -> Engine:
@@ -373,6 +381,7 @@ def main(fd: int) -> None:
     """The process, forked by the zygote; `fd` is its end of the wire to the supervisor."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s worker: %(message)s", force=True)
+    logging.getLogger().handlers[0].addFilter(RateLimit())
     with contextlib.suppress(OSError):  # the bus goes first where cores are few; a strict seccomp filter may forbid it
         os.nice(5)
     with contextlib.suppress(OSError):  # the kernel's OOM killer shall take the worker, never the supervisor
@@ -380,6 +389,6 @@ def main(fd: int) -> None:
     line = wire.Wire(socket.socket(fileno=fd))
     try:
         setup = line.wait_for_one()
-        Worker(line, typed.read(setup["config"], Config)).serve()
+        Worker(line, typed.read(setup["config"], Config)).serve(setup["hurry"])
     except wire.WireClosed:
         pass

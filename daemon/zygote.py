@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from ..engines.engine import preload
+from ..plugins.kind import load_kinds
+from .logs import RateLimit
 
 _LARGEST = 1 << 16
 
@@ -30,8 +32,10 @@ def main() -> None:
     line = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s zygote: %(message)s")
+    logging.getLogger().handlers[0].addFilter(RateLimit())
     _be("zygote")
     _import(sys.argv[3:])
+    load_kinds()
     with contextlib.suppress(Exception):  # the worker that cannot do without says why
         preload(sys.argv[2])
     gc.collect()

@@ -7,6 +7,7 @@ supervisor, `work` in the worker, and `work` imports what it needs.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Callable, Generator, Mapping
@@ -146,8 +147,12 @@ class JobKind(Protocol):
         """
 
 
+@functools.cache
 def load_kinds() -> dict[str, JobKind]:
-    """Every installed kind by name, ours and anyone's; one that does not import is left out and said so."""
+    """Every installed kind by name, ours and anyone's; one that does not import is left out and said so.
+
+    Looked for once in a process and what is forked from it. The mapping is shared: not to be changed.
+    """
     kinds: dict[str, JobKind] = {}
     for point in sorted(entry_points(group="denoised.kinds"), key=lambda p: p.name):
         try:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 LOADING_PATIENCE_S = 120.0
 """A worker that opens its networks may say nothing for so long: a slow card and a large model."""
+IDLE_PATIENCE_S = 15.0
+"""It is asked every few seconds; whatever a job may take, an answer takes no longer."""
 _STEPS = 30
 
 
@@ -26,7 +28,8 @@ def hangs(worker: Worker, patience_s: float, longest_step_s: float) -> bool:
     """Silent for far longer than a step takes. An idle worker is asked now and then, and answers at once."""
     if worker.state == "none":
         return False
-    limit = LOADING_PATIENCE_S if worker.state == "loading" else patience_s
+    least = {"loading": LOADING_PATIENCE_S, "idle": IDLE_PATIENCE_S}.get(worker.state, 0.0)
+    limit = max(patience_s, least)
     return worker.silent_s > max(limit, _STEPS * longest_step_s)
 
 

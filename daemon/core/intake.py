@@ -84,6 +84,7 @@ def read_request(
         response_topic=around.response_topic,
         correlation=around.correlation,
         source=around.source,
+        camera=kind.camera(params),
     )
 
 

@@ -6,7 +6,7 @@ accepted -> running <-> paused -> done | failed | cancelled | expired
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -51,6 +51,8 @@ class Job:
     source: str = "submit"
     """`submit`, or the name of the trigger that made it."""
     durable: bool = True
+    camera: str | None = None
+    """The camera whose frame it wants."""
 
 
 @dataclass(eq=False)
@@ -63,8 +65,8 @@ class Entry:
     step: int = 0
     steps: int = 0
     item: int = 0
-    heard_at: float = 0.0
-    """When the worker last said something about it."""
+    heard_at: float | None = None
+    """When the worker last said something about it in this run."""
     frame: str | None = None
     """The picture its camera took, once it is there."""
     waits_for_frame: bool = False
@@ -84,7 +86,8 @@ class Entry:
     """Faults that it was tried again after."""
     not_before: float = 0.0
     """Gateway time before which it is not tried again."""
-    history: list[str] = field(default_factory=list)
+    moved: bool = False
+    """It has had another state than its first."""
 
     def try_again(self, now: float) -> bool:
         """Notes a fault that may pass; whether there is another try, after twice the wait of the last one."""
@@ -107,7 +110,7 @@ class Entry:
         if state not in TRANSITIONS[self.state]:
             raise ValueError(f"job {self.job.id}: {self.state} -> {state} is not in the table")
         self.state, self.reason = state, reason
-        self.history.append(state)
+        self.moved = True
 
 
 def folder_name(job_id: str) -> str:

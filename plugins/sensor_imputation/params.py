@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Union
@@ -61,11 +62,15 @@ class ImputationParams:
         for i, row in enumerate(self.values):
             if len(row) != len(self.tags):
                 raise Bad(f"values[{i}]", f"expected {len(self.tags)} values, one per tag, found {len(row)}")
-            if not _finite(row):
-                j = next(j for j, value in enumerate(row) if not _finite((value,)))
-                raise Bad(f"values[{i}][{j}]", f"expected a finite number up to 1.7e308 or null, found {show(row[j])}")
-        if all(value is None for row in self.values for value in row):
+        measured = [value for row in self.values for value in row if value is not None]
+        if not measured:
             raise Bad("values", "nothing was measured: every value is null, so there is nothing to answer from")
+        if _finite(measured):
+            return
+        for i, row in enumerate(self.values):
+            if not all(value is None or _finite((value,)) for value in row):
+                j = next(j for j, value in enumerate(row) if value is not None and not _finite((value,)))
+                raise Bad(f"values[{i}][{j}]", f"expected a finite number up to 1.7e308 or null, found {show(row[j])}")
 
 
 def _is_time(text: str) -> bool:
@@ -76,8 +81,9 @@ def _is_time(text: str) -> bool:
     return _TIME.fullmatch(text) is not None
 
 
-def _finite(row: tuple[Cell, ...]) -> bool:
+def _finite(values: Sequence[Union[int, float]]) -> bool:
+    """One sum tells it of most windows; where that is not finite, every value has its turn: large ones may add up to it."""
     try:
-        return all(value is None or math.isfinite(value) for value in row)
+        return math.isfinite(sum(values)) or all(map(math.isfinite, values))
     except OverflowError:  # an integer beyond any float
         return False

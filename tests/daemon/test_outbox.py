@@ -5,6 +5,7 @@ A real broker is in `test_daemon_bus.py`; here the moment of each acknowledgemen
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from denoised.daemon.bus import Delivered
 from denoised.daemon.core.job import Job
@@ -18,10 +19,14 @@ class Line:
     def __init__(self):
         self.connected, self.max_packet, self.receive_maximum = True, None, None
         self.sent: list[tuple[str, int]] = []
+        self.payloads: list[bytes] = []
 
     def publish(self, topic, payload, qos=1, **properties):
         if not self.connected:
             return None
+        if "+" in topic:
+            raise ValueError("Invalid topic.")
+        self.payloads.append(payload)
         self.sent.append((topic, qos))
         return len(self.sent)
 
@@ -44,12 +49,14 @@ def spool(tmp_path):
 
 @pytest.fixture
 def outbox(line, spool):
-    return Outbox(spool, line)
+    made = Outbox(spool, line)
+    made.pump(0.0)  # nothing is stored yet
+    return made
 
 
 def finish(spool, name, *topics):
     spool.accept([Job(name, "k", {}, 0, 1, 1.0)], 1.0)
-    spool.finish(name, {"state": "done"}, [Outgoing(topic, b"{}") for topic in topics], 1.0)
+    spool.finish(name, {"state": "done"}, [Outgoing(topic, b"{}", job=name) for topic in topics], 1.0)
 
 
 def event(topic):
@@ -69,7 +76,7 @@ def test_never_more_under_way_than_the_window_or_the_broker_takes(outbox, line):
 
 def test_events_wait_for_a_broker_and_the_oldest_are_dropped_and_counted(outbox, line):
     line.connected = False
-    for n in range(1100):
+    for n in range(4172):
         outbox.say("event", event(f"e{n}"))
     assert outbox.dropped == {"event": 76}
     line.connected = True
@@ -176,3 +183,52 @@ def test_an_asker_is_deaf_from_the_first_message_that_nobody_got_until_one_is_re
     outbox.say("event", event("answers"), "job")
     outbox.delivered(Delivered(3), 10.0)
     assert outbox.deaf == {}
+
+
+def test_an_asker_whose_job_is_over_is_forgotten(outbox):
+    outbox.say("event", event("answers"), "job")
+    outbox.forget("job")
+    outbox.delivered(Delivered(1, nobody=True), 5.0)
+    assert outbox.deaf == {}
+
+
+def test_results_are_sent_however_fast_samples_come(outbox, line, spool):
+    finish(spool, "a", "r1", "r2", "r3")
+    outbox.wake()
+    for n in range(40):
+        outbox.say("sample", event(f"s{n}"))
+    for round_ in range(4):
+        outbox.pump(1.0)
+        for mid in range(len(line.sent) + 1):
+            outbox.delivered(Delivered(mid), 1.0)
+        for n in range(20):
+            outbox.say("sample", event(f"more-{round_}-{n}"))
+    assert {"r1", "r2", "r3"} <= set(line.topics)
+
+
+def test_a_message_that_no_broker_can_be_sent_is_given_up_and_counted(outbox, line, spool):
+    finish(spool, "a", "no/+/topic", "r2")
+    outbox.wake()
+    outbox.pump(1.0)
+    assert line.topics == ["r2"]
+    assert outbox.undeliverable == {"invalid": 1}
+
+
+def test_a_result_that_is_too_large_for_the_broker_arrives_without_its_output(outbox, line, spool):
+    result = {"id": "a", "state": "done", "output": {"values": [1.5] * 500}}
+    spool.accept([Job("a", "k", {}, 0, 1, 1.0)], 1.0)
+    spool.finish("a", result, [Outgoing("r", msgspec.json.encode(result), job="a")], 1.0)
+    line.max_packet = 1000
+    outbox.wake()
+    outbox.pump(1.0)
+    sent = msgspec.json.decode(line.payloads[0])
+    assert (sent["id"], sent["state"], sent["output"]) == ("a", "done", {})
+    assert "takes no message of" in sent["reason"]
+
+
+def test_no_more_is_asked_for_while_answers_pile_up(outbox, line):
+    assert outbox.roomy
+    line.connected = False
+    for n in range(1024):
+        outbox.say("event", event(f"e{n}"))
+    assert not outbox.roomy

@@ -10,7 +10,7 @@ import sys
 import pytest
 from denoised.daemon.clock import Clock, Mark
 from denoised.daemon.core.job import Job
-from denoised.daemon.spool import Outgoing, Spool, SpoolError
+from denoised.daemon.spool import Known, Outgoing, Spool, SpoolError
 
 
 def job(name="a", at=1.0, **more):
@@ -37,17 +37,17 @@ def test_unfinished_jobs_come_back_in_the_order_in_which_they_came(path):
 
 
 def test_result_and_messages_are_stored_together(path):
-    spool = Spool(path)
+    spool, file = Spool(path), Outgoing("u", None, "/file", b"c", "image/png", "a")
     spool.accept([job()], 1.0)
-    spool.finish("a", {"state": "done", "n": 1}, [Outgoing("t", b"1"), Outgoing("u", None, "/file", b"c", "image/png")], 2.0)
+    spool.finish("a", {"state": "done", "n": 1}, [Outgoing("t", b"1"), file], 2.0)
     spool.close()
     again = Spool(path)
     assert again.unfinished() == []
     known = again.find("a")
     assert known is not None
-    assert (known.state, known.result) == ("done", {"state": "done", "n": 1})
-    assert [m for _, m in again.outgoing(0, 10)] == [Outgoing("t", b"1"), Outgoing("u", None, "/file", b"c", "image/png")]
-    assert again.undelivered_paths() == {"/file"}
+    assert known.result == {"state": "done", "n": 1}
+    assert [m for _, m in again.outgoing(0, 10)] == [Outgoing("t", b"1"), file]
+    assert again.undelivered() == {"a"}
 
 
 def test_what_is_acknowledged_leaves_the_outbox_and_the_rest_keeps_its_order(path):
@@ -147,6 +147,8 @@ def test_a_file_cut_short_is_set_aside_and_what_can_be_read_is_saved(full, share
     assert len(saved) > 0
     assert all(j.source == "x" * 800 for j, _ in saved)
     spool.accept([job("new")], 3.0)
+    for job_id in spool.unreadable:
+        spool.finish(job_id, {"state": "failed"}, [], 4.0)
     spool.close()
     assert Spool(full).damage is None
 
@@ -194,13 +196,15 @@ def test_sent_messages_cost_no_commit_and_are_gone_after_the_next_one(path):
     assert (path.parent / "spool.db-wal").stat().st_size == size, "nothing to do writes nothing"
 
 
-def flip(path, column, row_id):
-    """One bit of a stored blob, as a worn cell would: SQLite's own check does not see it."""
+def flip(path, table, column, row, at=9):
+    """One bit of what is stored, as a worn cell would: SQLite's own check does not see it."""
     with contextlib.closing(sqlite3.connect(path)) as db:
-        table, key = ("jobs", "id") if column in ("job", "result") else ("outbox", "topic")
-        (blob,) = db.execute(f"SELECT {column} FROM {table} WHERE {key} = ?", (row_id,)).fetchone()
-        flipped = blob[:9] + bytes([blob[9] ^ 4]) + blob[10:]
-        db.execute(f"UPDATE {table} SET {column} = ? WHERE {key} = ?", (flipped, row_id))
+        db.text_factory = bytes
+        (value,) = db.execute(f"SELECT {column} FROM {table} ORDER BY rowid LIMIT 1 OFFSET {row}").fetchone()
+        flipped = value[:at] + bytes([value[at] ^ 4]) + value[at + 1 :]
+        cast = "CAST(? AS TEXT)" if column in ("id", "digest") else "?"
+        where = f"rowid = (SELECT rowid FROM {table} ORDER BY rowid LIMIT 1 OFFSET {row})"
+        db.execute(f"UPDATE {table} SET {column} = {cast} WHERE {where}", (flipped,))
         db.commit()
 
 
@@ -208,7 +212,7 @@ def test_a_flipped_bit_in_a_request_is_never_another_job(path):
     spool = Spool(path)
     spool.accept([job("a"), job("b")], 1.0)
     spool.close()
-    flip(path, "job", "a")
+    flip(path, "jobs", "job", 0)
     spool = Spool(path)
     assert spool.unreadable == ["a"]
     assert "1 accepted requests were damaged" in (spool.damage or "")
@@ -218,17 +222,62 @@ def test_a_flipped_bit_in_a_request_is_never_another_job(path):
     assert Spool(path).damage is None
 
 
-def test_a_flipped_bit_in_a_reply_is_made_good_from_the_result_and_never_published(path):
+@pytest.mark.parametrize("column", ["id", "digest"])
+def test_a_flipped_bit_beside_a_request_is_put_right_from_it(path, column):
     spool = Spool(path)
     spool.accept([job("a")], 1.0)
-    spool.finish("a", {"state": "done", "n": 12}, [Outgoing("t", b'{"state":"done","n":12}', result_of="a")], 1.0)
-    spool.finish("a", {"state": "done", "n": 12}, [Outgoing("plc", b"1234567")], 1.0)
     spool.close()
-    for topic in ("t", "plc"):
-        flip(path, "payload", topic)
+    flip(path, "jobs", column, 0, at=0)
     spool = Spool(path)
-    assert [(m.topic, m.payload) for _, m in spool.outgoing(0, 9)] == [("t", b'{"state":"done","n":12}')]
-    assert "1 stored replies" in (spool.damage or "")
+    assert [j.id for j, _ in spool.unfinished()] == ["a"]
+    assert spool.find("a") == Known("d", None)
+
+
+def test_a_flipped_bit_in_a_message_is_never_published_and_its_job_is_named(path):
+    spool = Spool(path)
+    spool.accept([job("a"), job("b")], 1.0)
+    spool.finish("a", {"state": "done", "n": 12}, [Outgoing("t", b'{"state":"done","n":12}', job="a")], 1.0)
+    spool.finish("b", {"state": "done"}, [Outgoing("u", b"1", job="b")], 1.0)
+    spool.close()
+    flip(path, "outbox", "message", 0)
+    spool = Spool(path)
+    assert spool.untold == ["a"]
+    assert [m.topic for _, m in spool.outgoing(0, 9)] == ["u"]
+    assert "1 stored messages" in (spool.damage or "")
+    known = spool.find("a")
+    assert known and known.result == {"state": "done", "n": 12}
+
+
+def test_a_flipped_bit_in_a_result_makes_the_id_new(path):
+    spool = Spool(path)
+    spool.accept([job("a")], 1.0)
+    spool.finish("a", {"state": "done"}, [], 1.0)
+    spool.close()
+    flip(path, "jobs", "result", 0)
+    assert Spool(path).find("a") is None
+
+
+def test_the_request_of_a_job_that_is_over_takes_no_room(path):
+    spool = Spool(path)
+    spool.accept([job("a", source="x" * 100_000)], 1.0)
+    spool.finish("a", {"state": "done"}, [], 2.0)
+    assert spool._db.execute("SELECT length(job) FROM jobs").fetchone() == (0,)
+
+
+def test_a_salvage_that_is_interrupted_begins_again_and_loses_nothing(full, monkeypatch):
+    os.truncate(full, int(full.stat().st_size * 0.7) // 512 * 512)
+    real = os.rename
+
+    def power_cut(source, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "rename", power_cut)
+    with pytest.raises(KeyboardInterrupt):
+        Spool(full)
+    monkeypatch.setattr(os, "rename", real)
+    spool = Spool(full)
+    assert spool.damage
+    assert len(spool.unfinished()) > 0
 
 
 def test_gateway_time_goes_on_after_a_restart(path):

@@ -222,7 +222,9 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (info / "entry_points.txt").write_text("[denoised.kinds]\n" + "".join(f"{n} = {v[1:-1]}\n" for n, v in points.items()))
     (tmp_path / "waveform_kind.py").write_text(code)
     monkeypatch.syspath_prepend(str(tmp_path))
+    load_kinds.cache_clear()
     yield tmp_path
+    load_kinds.cache_clear()
     sys.modules.pop("waveform_kind", None)
 
 

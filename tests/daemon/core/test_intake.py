@@ -23,6 +23,9 @@ class Kind:
             raise Refusal("bad-request", "n is at most 10", "params.n")
         return params.n
 
+    def camera(self, params):
+        return f"camera-{params.n}"
+
 
 def read(body, **around):
     return read_request("k", body, Envelope(100.0, **around), {"k": Kind()}, None, lambda: "made-up")
@@ -36,7 +39,7 @@ def test_a_full_request_becomes_a_job():
         expiry_s=7,
     )
     assert (job.id, job.priority, job.deadline_at, job.start_by, job.seed, job.items) == ("a", 9, 100.5, 107.0, 3, 2)
-    assert (job.deliver, job.response_topic, job.correlation) == ("mqtt", "r", b"\xff")
+    assert (job.deliver, job.response_topic, job.correlation, job.camera) == ("mqtt", "r", b"\xff", "camera-2")
 
 
 def test_a_request_without_an_id_gets_one():
