@@ -92,7 +92,7 @@ def fingerprint(config: Config, bundle: Bundle) -> Fingerprint:
         cores=os.cpu_count() or 1,
         memory_mb=_memory_mb(),
         backend=f"{backend} on {config.engine.provider}",
-        runtime=_runtime(backend),
+        runtime=runtime(backend),
         model_sha256=bundle.sha256,
     )
 
@@ -152,7 +152,7 @@ def _lines(path: Path) -> list[str]:
         return []
 
 
-def _runtime(backend: str) -> str:
+def runtime(backend: str) -> str:
     """The installed library and its version; it is not imported."""
     for name in _RUNTIMES.get(backend, (backend,)):
         try:

@@ -42,6 +42,7 @@ class Nursery:
         self._unborn: list[Callable[[int], None]] = []
         self._ended: dict[int, int] = {}
         self._deaths = 0
+        self.last_death: str | None = None
         self.restart_at: float | None = 0.0
 
     @property
@@ -104,10 +105,15 @@ class Nursery:
             except OSError:
                 data = b""
             if not data:
+                process = self._process
+                with contextlib.suppress(subprocess.TimeoutExpired):  # its end of the line closes a moment before it ends
+                    if process:
+                        process.wait(0.2)
                 self.stop()
                 self._deaths += 1
+                self.last_death = how_it_ended(process.returncode if process else None)
                 self.restart_at = now + delay(self._deaths)
-                log.error("the zygote died; its children live on, a new one starts in %.1f s", self.restart_at - now)
+                log.error("the zygote died (%s); a new one starts in %.1f s", self.last_death, self.restart_at - now)
                 return
             words = json.loads(data)
             if "forked" in words:
@@ -205,7 +211,9 @@ class Link:
         code = self.stop()
         self.deaths += 1
         self.restart_at = now + delay(self.deaths)
-        how = "nobody knows how" if code is None else f"killed by signal {-code}" if code < 0 else f"exit status {code}"
+        how = how_it_ended(code)
+        if code is None and self._nursery.last_death:  # it was never born, or there is nobody left to know
+            how = f"with the zygote, {self._nursery.last_death}"
         log.error("%s died (%s), starts again in %.1f s", self._module, how, self.restart_at - now)
         self.last_death = how
         return how
@@ -250,6 +258,18 @@ class Link:
                 select.select([pidfd], [], [], 5.0)
             os.close(pidfd)
         return self._nursery.status(pid, 0.05)
+
+
+def how_it_ended(status: int | None) -> str:
+    """An exit status as `Popen.returncode` has it, in words; with what to do where that is known."""
+    if status is None:
+        return "nobody knows how"
+    if status == -signal.SIGILL:
+        return (
+            f"killed by signal {signal.SIGILL:d}, an illegal instruction: a library, most likely onnxruntime, is built for a "
+            "newer CPU than this one; install another version of it"
+        )
+    return f"killed by signal {-status}" if status < 0 else f"exit status {status}"
 
 
 def delay(deaths: int) -> float:

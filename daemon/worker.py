@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import __version__
 from ..config import typed
 from ..config.refusal import Refusal
 from ..config.tree import Config
@@ -43,7 +44,7 @@ from ..engines.engine import (
 from ..engines.trt_library import known_gpu
 from ..plugins.kind import JobKind, Problem, Task, load_kinds
 from ..plugins.play import drive, trajectory
-from . import wire
+from . import calibration, wire
 from .checkpoints import Checkpoints
 from .core.job import folder_name
 from .logs import RateLimit
@@ -60,6 +61,8 @@ class _Parked(Exception):
     """The job in hand is to be written down and laid aside."""
 
 
+_FOOTPRINT = 4
+"""Memory that a loaded network takes, as a multiple of its file: weights, their packed copy, activations; rounded up."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _DISK_FAULTS = (errno.EIO, errno.EROFS, errno.EFBIG)
 
@@ -240,7 +243,8 @@ class Worker:
         )
         provider = self._provider(bundle, point.variant)
         if message["durable"]:  # what one provider has begun no other one ends: the bytes would be nobody's
-            identity = [message["kind"], message["params"], task.seed, bundle.sha256, told, provider]
+            runtime = [__version__, calibration.runtime(self._config.engine.backend)]
+            identity = [message["kind"], message["params"], task.seed, bundle.sha256, told, provider, runtime]
             running.saved = self._checkpoints(running.id, identity)
         outcome = drive(kind.work(params, task), lambda problem: self._solve(problem, task, running))
         artifacts = self._keep(folder, running.id, outcome.artifacts) if outcome.artifacts else []
@@ -299,7 +303,9 @@ class Worker:
             files = bundle.manifest.variants[variant]
             if name not in files:
                 raise BundleError(f"{bundle.folder}: variant {variant} has no network '{name}', only {', '.join(files)}")
-            self._engines[key] = self._open(bundle, variant, name, bundle.verified(files[name]))
+            path = bundle.verified(files[name])
+            _must_fit(path)
+            self._engines[key] = self._open(bundle, variant, name, path)
         return self._engines[key]
 
     def _open(self, bundle: Bundle, variant: str, name: str, onnx: Path) -> Engine:
@@ -357,6 +363,21 @@ def zeros(inputs: Mapping[str, TensorSpec], ranges: Mapping[str, tuple[int, int,
         return d if isinstance(d, int) else min(max(2, least), most)
 
     return {name: np.zeros([size(d) for d in spec.shape], spec.dtype) for name, spec in inputs.items()}
+
+
+def _must_fit(onnx: Path) -> None:
+    """A network that would push the machine into its swap is not loaded: it would be a hundred times as slow, or be killed."""
+    needed = _FOOTPRINT * onnx.stat().st_size
+    try:
+        with open("/proc/meminfo") as lines:
+            free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):
+        return
+    if needed > free:
+        raise EngineUnavailable(
+            f"{onnx}: needs some {needed / 1e6:.0f} MB of memory, {free / 1e6:.0f} MB are available; "
+            f"a network of up to {free / _FOOTPRINT / 1e6:.0f} MB would fit now"
+        )
 
 
 def _may_pass(error: Exception) -> bool:

@@ -18,7 +18,7 @@ from msgspec import Meta
 from ..config import typed
 from .denoiser import Guidance
 from .samplers import SAMPLERS
-from .schedules import SCHEDULES
+from .schedules import SCHEDULES, schedule
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's where PyYAML was built with it: ten times as fast, and a worker reads every manifest at its start."""
@@ -27,6 +27,20 @@ Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
 class BundleError(ValueError):
     """What is wrong with a bundle, where, and what to do."""
+
+
+def _order(value: float) -> bool:
+    """order 1, 2 or 3"""
+    return value in (1, 2, 3)
+
+
+def _eta(value: float) -> bool:
+    """eta from 0 to 1"""
+    return 0 <= value <= 1
+
+
+_ALLOWED: dict[tuple[str, str], Callable[[float], bool]] = {("unipc", "order"): _order, ("ddim", "eta"): _eta}
+"""Choices for which not every number makes a method."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +92,26 @@ class Manifest:
             if point.variant not in self.variants:
                 known = ", ".join(self.variants)
                 raise typed.Bad("operating_points", f"point {i} names variant '{point.variant}'; known: {known}")
+            self._check_levels(i, point)
         for symbol, (least, usual, most) in self.ranges.items():
             if not 1 <= least <= usual <= most:
                 found = f"{least}, {usual}, {most}"
                 raise typed.Bad("ranges", f"range of '{symbol}': expected 1 <= least <= usual <= most, found {found}")
+
+    def _check_levels(self, i: int, point: OperatingPoint) -> None:
+        """The point's noise levels must fall from step to step and end in 0, or the samplers divide by nothing."""
+        try:
+            sigmas = schedule(self.schedule, point.steps, **self.schedule_args)
+        except (ArithmeticError, ValueError, IndexError) as e:
+            raise typed.Bad(
+                "schedule_args", f"point {i}: {self.schedule} of {point.steps} steps has no noise levels: {e}"
+            ) from e
+        if sigmas[-1] != 0 or any(a <= b for a, b in zip(sigmas, sigmas[1:])):
+            found = ", ".join(f"{s:.4g}" for s in (*sigmas[:3], *sigmas[-3:]))
+            raise typed.Bad(
+                "schedule_args",
+                f"point {i}: the noise levels of {self.schedule} must fall from step to step to 0, found {found}",
+            )
 
 
 def check_choice(
@@ -94,6 +124,9 @@ def check_choice(
     for arg in args:
         if arg not in takes:
             raise typed.Bad(args_field, f"{name} takes {', '.join(takes) or 'no such choices'}, found '{arg}'")
+        allowed = _ALLOWED.get((name, arg))
+        if allowed is not None and not allowed(args[arg]):
+            raise typed.Bad(args_field, f"{name}: expected {allowed.__doc__}, found {arg}: {args[arg]:g}")
 
 
 @dataclass(frozen=True)

@@ -125,8 +125,8 @@ def unipc(
 def lcm(denoise: Denoiser, x: Any, sigmas: Sigmas, i: int, memory: Memory = None, noise: Any = None) -> tuple[Any, Memory]:
     """Multistep consistency sampling (Song et al. 2023, Algorithm 1; Luo et al. 2023, Algorithm 3): denoise, add noise.
 
-    For networks distilled to jump to the end at once. Their boundary scaling c_skip, c_out is 0, 1 at every noise level
-    that steps start from, to seven digits, and left out.
+    For networks distilled to jump to the end at once. Their boundary scaling c_skip, c_out is left out: at the noise
+    levels that steps start from it is 0, 1 to five digits and more.
     """
     denoised = denoise(x, sigmas[i])
     return (denoised + sigmas[i + 1] * noise if sigmas[i + 1] else denoised), None

@@ -265,7 +265,9 @@ def main() -> None:
 
     try:
         gpu = Gpu(**wanted.gpu) if wanted.gpu else probe()
-        _leave({"plan": str(build(wanted.onnx, wanted.cache, gpu, wanted.ranges, progress))}, 0)
+        plan = build(wanted.onnx, wanted.cache, gpu, wanted.ranges, progress)
+        _say({"progress": 1.0, "phase": "written", "elapsed_s": round(time.monotonic() - began, 1)})
+        _leave({"plan": str(plan)}, 0)
     except BuildCancelled as e:
         _leave({"error": str(e)}, CANCELLED)
     except EngineError as e:

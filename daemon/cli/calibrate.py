@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 import time
@@ -27,6 +28,8 @@ from .progress import Progress
 
 if TYPE_CHECKING:
     from ..measure import Measurer
+
+log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -131,15 +134,25 @@ def _measured(measurer: Measurer, now: Calibration, until: float) -> Iterator[Ca
     left: list[tuple[str, Callable[[], Quality | Speed]]] = []
     left += [(f"{q[0]} {q[1]}, {q[2]} steps", partial(measurer.quality, *q)) for q in qualities if q not in known]
     left += [(f"{s[0]} {s[1]}, batch {s[2]}, threads {s[3]}", partial(measurer.speed, *s)) for s in speeds if s not in known]
-    total = len(qualities) + len(speeds)
+    total, broken = len(qualities) + len(speeds), dict[str, str]()
     with Progress(f"calibrate {now.model}") as progress:
         for number, (words, measure) in enumerate(left, total - len(left)):
             if time.monotonic() >= until:
                 return
             progress.show(number / total, words)
-            now = now.plus(measure())
+            variant = words.split()[0]
+            if variant in broken:
+                continue
+            try:
+                now = now.plus(measure())
+            except EngineError as e:  # the others are worth measuring all the same
+                broken[variant] = str(e)
+                log.error("%s: variant %s is left out: %s", now.model, variant, e)
+                continue
             yield now
-    yield replace(now, complete=True)
+    if len(broken) == len({variant for variant, _ in ways}):
+        raise EngineError(next(iter(broken.values())))
+    yield replace(now, complete=not broken)
 
 
 def _words(made: Calibration, path: Path) -> str:

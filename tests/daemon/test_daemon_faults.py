@@ -14,6 +14,7 @@ import pytest
 import yaml
 from denoised.engines.bundle import write_sums
 
+TOY = Path(__file__).parent / "toy"
 LONG = {"seed": 9, "params": {"count": 60}}
 
 
@@ -164,6 +165,17 @@ def test_a_job_that_eats_the_memory_is_given_up_and_the_others_go_on(make_daemon
     error = daemon.result("greedy")["error"]
     assert (error["code"], "engine.memory_limit_mb" in error["message"]) == ("engine", True)
     assert daemon.result("modest")["state"] == "done"
+
+
+def test_a_library_that_is_built_for_another_cpu_is_named_and_the_daemon_stays_up(make_daemon, tmp_path):
+    """An illegal instruction at the import of onnxruntime, as its wheels do on some ARM cores: never the daemon's own end."""
+    (tmp_path / "onnxruntime.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n")
+    daemon = make_daemon(start=False)
+    daemon.environment["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{TOY}"
+    daemon.start()
+    told = daemon.wait_for("status", lambda v: v.get("problems"))
+    assert "an illegal instruction: a library, most likely onnxruntime" in told["problems"][0]["message"]
+    assert daemon.stop() == 0
 
 
 # ---- the engine -----------------------------------------------------------------------------------------------------------

@@ -123,6 +123,26 @@ def test_an_operating_point_may_choose_within_its_method_and_guide(folder):
 
 
 @pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"schedule": "karras", "schedule_args": {"sigma_min": 0}}, "must fall from step to step to 0, found"),
+        ({"schedule": "karras", "schedule_args": {"sigma_min": 100}}, "must fall from step to step to 0, found"),
+        ({"schedule": "cosine", "schedule_args": {"t_max": 1.2}}, "must fall from step to step to 0, found"),
+        (
+            {"operating_points": [{"sampler": "unipc", "sampler_args": {"order": 9}}]},
+            "expected order 1, 2 or 3, found",
+        ),
+        ({"operating_points": [{"sampler": "ddim", "sampler_args": {"eta": 1.5}}]}, "expected eta from 0 to 1, found eta: 1.5"),
+    ],
+)
+def test_choices_that_make_no_trajectory_are_refused_with_the_bundle_and_not_in_a_job(folder, more, message):
+    (folder / "model.yaml").write_text(yaml.safe_dump({**MANIFEST, **more}))
+    write_sums(folder)
+    with pytest.raises(BundleError, match=message):
+        read_bundle(folder)
+
+
+@pytest.mark.parametrize(
     ("ranges", "message"),
     [
         ({"batch": [1, 8]}, r"ranges.batch: expected a list of length 3, found \[1, 8\]"),
