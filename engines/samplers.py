@@ -75,11 +75,7 @@ def dpmpp_2m(denoise: Denoiser, x: Any, sigmas: Sigmas, i: int, memory: Memory =
     denoised = denoise(x, sigma)
     if sigma_next == 0:
         return denoised, None
-    h, slope = math.log(sigma / sigma_next), denoised
-    if memory is not None:
-        (denoised_before,) = memory
-        r = math.log(sigmas[i - 1] / sigma) / h
-        slope = (1 + 1 / (2 * r)) * denoised - 1 / (2 * r) * denoised_before
+    h, slope = math.log(sigma / sigma_next), _extrapolated(denoised, sigmas, i, memory)
     return (sigma_next / sigma) * x - math.expm1(-h) * slope, (denoised,)
 
 
@@ -91,14 +87,19 @@ def dpmpp_2m_sde(
     denoised = denoise(x, sigma)
     if sigma_next == 0:
         return denoised, None
-    h, slope = math.log(sigma / sigma_next), denoised
-    if memory is not None:
-        (denoised_before,) = memory
-        r = math.log(sigmas[i - 1] / sigma) / h
-        slope = (1 + 1 / (2 * r)) * denoised - 1 / (2 * r) * denoised_before
+    h, slope = math.log(sigma / sigma_next), _extrapolated(denoised, sigmas, i, memory)
     decay = (sigma_next / sigma) * math.exp(-h)
     up = sigma_next * math.sqrt(-math.expm1(-2 * h))
     return decay * x - math.expm1(-2 * h) * slope + up * noise, (denoised,)
+
+
+def _extrapolated(denoised: Any, sigmas: Sigmas, i: int, memory: Memory) -> Any:
+    """The denoised x at the middle of the step in log sigma, on the line through this one and the last."""
+    if memory is None:
+        return denoised
+    (denoised_before,) = memory
+    r = math.log(sigmas[i - 1] / sigmas[i]) / math.log(sigmas[i] / sigmas[i + 1])
+    return (1 + 1 / (2 * r)) * denoised - 1 / (2 * r) * denoised_before
 
 
 def unipc(

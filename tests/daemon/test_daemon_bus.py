@@ -96,29 +96,26 @@ def test_a_will_that_comes_late_is_put_right(daemon):
     daemon.wait_for("status", lambda v: v["state"] == "online")
 
 
-def test_two_gateways_of_one_name_are_told_so(make_daemon):
-    """A cloned SD card: each has its own client id, so both stay connected, and both say what is wrong."""
-    first = make_daemon(mqtt={"client_id": "first"})
-    second = make_daemon(start=False, gateway={"id": first.id}, mqtt={"client_id": "second"})
+def what_a_namesake_makes_of_it(make_daemon, first_id: str, second_id: str) -> dict:
+    """The first problem that a daemon names when another one of its name starts; each has the client id given."""
+    first = make_daemon(mqtt={"client_id": first_id})
+    second = make_daemon(start=False, gateway={"id": first.id}, mqtt={"client_id": second_id})
     second.base = first.base
     second.client.__exit__()
     second.connect(first.settings["mqtt"]["port"])
     second.start()
-    told = first.wait_for("status", lambda v: v.get("problems"))
-    assert "another denoised says that it is" in told["problems"][0]["message"]
+    return first.wait_for("status", lambda v: v.get("problems"))["problems"][0]
+
+
+def test_two_gateways_of_one_name_are_told_so(make_daemon):
+    """A cloned SD card: each has its own client id, so both stay connected, and say what is wrong."""
+    assert "another denoised says that it is" in what_a_namesake_makes_of_it(make_daemon, "first", "second")["message"]
 
 
 def test_a_daemon_that_takes_our_connection_away_is_named(make_daemon):
     """Two of one client id: each new connection ends the other one, at the broker's hand and often without a word."""
-    first = make_daemon(mqtt={"client_id": "the-same"})
-    second = make_daemon(start=False, gateway={"id": first.id}, mqtt={"client_id": "the-same"})
-    second.base = first.base
-    second.client.__exit__()
-    second.connect(first.settings["mqtt"]["port"])
-    second.start()
-    told = first.wait_for("status", lambda v: v.get("problems"))
-    assert told["problems"][0]["about"] == "mqtt"
-    assert "its own gateway.id" in told["problems"][0]["message"]
+    told = what_a_namesake_makes_of_it(make_daemon, "the-same", "the-same")
+    assert (told["about"], "its own gateway.id" in told["message"]) == ("mqtt", True)
 
 
 def test_each_machine_has_a_client_id_of_its_own():
