@@ -81,7 +81,8 @@ class Desk:
         for job_id in self._spool.untold:
             known = self._spool.find(job_id)
             if known and known.result:
-                self._spool.put([self._result_message(job_id, msgspec.json.encode(known.result))])
+                told = self._result_message(job_id, msgspec.json.encode(known.result))
+                self._unstored.append((job_id, known.digest, known.result, [told]))
         self.store(now)
         for folder in self._work_folder.glob("*"):
             if job_of(folder.name) not in self.entries:

@@ -169,16 +169,10 @@ class Spool:
                 "UPDATE jobs SET state = ?, result = ?, changed_at = ?, job = x'' WHERE id = ?",
                 (result["state"], encoded, now, job_id),
             )
-            self._put(messages)
-
-    def put(self, messages: Sequence[Outgoing]) -> None:
-        """Messages that must arrive and belong to no job's end."""
-        with self._transaction():
-            self._put(messages)
-
-    def _put(self, messages: Sequence[Outgoing]) -> None:
-        rows = [(m.job, _sealed(msgspec.msgpack.encode(m))) for m in messages]
-        self._db.executemany("INSERT INTO outbox (job, message) VALUES (?, ?)", rows)
+            self._db.executemany(
+                "INSERT INTO outbox (job, message) VALUES (?, ?)",
+                [(m.job, _sealed(msgspec.msgpack.encode(m))) for m in messages],
+            )
 
     def outgoing(self, after: int, limit: int) -> list[tuple[int, Outgoing]]:
         """The next messages of the outbox, in the order in which they were put."""

@@ -159,3 +159,16 @@ def test_artifacts_of_a_job_that_is_not_delivered_are_nobodys_to_delete(desk):
     desk.dispatch(1.0)
     says(desk, "done", "a", 2.0, artifacts=[], output={})
     assert desk._spool.undelivered() == {"a"}
+
+
+def test_a_result_whose_message_the_disk_has_lost_is_told_again(desk):
+    enter(desk, job("a"))
+    desk.dispatch(1.0)
+    says(desk, "done", "a", 2.0, artifacts=[], output={})
+    ((seq, message),) = desk._spool.outgoing(0, 9)
+    desk._spool.sent([seq])
+    desk._spool.settle()
+    desk._spool.untold = ["a"]
+    desk.recover(3.0)
+    ((_, again),) = desk._spool.outgoing(0, 9)
+    assert (again.topic, again.payload) == (message.topic, message.payload)
