@@ -303,9 +303,8 @@ class Worker:
             files = bundle.manifest.variants[variant]
             if name not in files:
                 raise BundleError(f"{bundle.folder}: variant {variant} has no network '{name}', only {', '.join(files)}")
-            path = bundle.verified(files[name])
-            _must_fit(path)
-            self._engines[key] = self._open(bundle, variant, name, path)
+            must_fit(bundle.file(files[name]))
+            self._engines[key] = self._open(bundle, variant, name, bundle.verified(files[name]))
         return self._engines[key]
 
     def _open(self, bundle: Bundle, variant: str, name: str, onnx: Path) -> Engine:
@@ -365,10 +364,10 @@ def zeros(inputs: Mapping[str, TensorSpec], ranges: Mapping[str, tuple[int, int,
     return {name: np.zeros([size(d) for d in spec.shape], spec.dtype) for name, spec in inputs.items()}
 
 
-def _must_fit(onnx: Path) -> None:
+def must_fit(onnx: Path) -> None:
     """A network that would push the machine into its swap is not loaded: it would be a hundred times as slow, or be killed."""
-    needed = _FOOTPRINT * onnx.stat().st_size
     try:
+        needed = _FOOTPRINT * onnx.stat().st_size
         with open("/proc/meminfo") as lines:
             free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration, ValueError):
