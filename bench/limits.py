@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from denoised.config.tree import Config
 from denoised.daemon.core.job import Job
-from denoised.daemon.models import find_models, site_of
+from denoised.daemon.models import find_models, job_threads, site_of
 from denoised.daemon.spool import Spool
 from denoised.engines.engine import open_engine
 from denoised.engines.host import over_run
@@ -75,7 +75,7 @@ class Network:
         bundle = models["sensor-imputation"][0]
         point = bundle.manifest.operating_points[0]
         files = bundle.manifest.variants[point.variant]
-        self._engines = {name: open_engine(bundle.file(file), threads=_spare_cores()) for name, file in files.items()}
+        self._engines = {name: open_engine(bundle.file(file), threads=job_threads(config)) for name, file in files.items()}
         self._inside = 0.0
         for engine in self._engines.values():
             self._wrap(engine)
@@ -107,7 +107,7 @@ def session_load_s() -> float:
     began = time.perf_counter()
     for bundle in bundles:
         for file in bundle.manifest.variants[bundle.manifest.operating_points[0].variant].values():
-            open_engine(bundle.file(file), threads=_spare_cores())
+            open_engine(bundle.file(file), threads=job_threads(config))
     return time.perf_counter() - began
 
 
@@ -131,7 +131,3 @@ def imports_s() -> float:
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", program], check=True)
     return time.monotonic() - began
-
-
-def _spare_cores() -> int:
-    return max(1, len(os.sched_getaffinity(0)) - 1)

@@ -6,6 +6,7 @@ was measured on another board, another runtime or another model of that name, co
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
@@ -152,6 +153,7 @@ def _lines(path: Path) -> list[str]:
         return []
 
 
+@functools.cache
 def runtime(backend: str) -> str:
     """The installed library and its version; it is not imported."""
     for name in _RUNTIMES.get(backend, (backend,)):

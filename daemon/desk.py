@@ -67,7 +67,6 @@ class Desk:
         self._store_at = 0.0
         self._unstored: list[tuple[str, str, dict[str, Any], list[Outgoing]]] = []
         self._ephemeral: dict[str, Callable[[dict[str, Any] | None], None]] = {}
-        self._told: dict[str, float] = {}
 
     def recover(self, now: float) -> None:
         """Takes up what was accepted before this start."""
@@ -304,7 +303,7 @@ class Desk:
             self.longest_step = max(self.longest_step, now - entry.heard_at)
         entry.heard_at = now
         entry.step, entry.steps, entry.item = message["step"], message["steps"], message["item"]
-        if entry.state == "running" and now - self._told.get(entry.job.id, 0.0) >= _PROGRESS_PERIOD:
+        if entry.state == "running" and now - entry.told_at >= _PROGRESS_PERIOD:
             self._say(entry, now, progress=True)
 
     def _failed(self, entry: Entry, message: Mapping[str, Any], now: float) -> None:
@@ -366,7 +365,6 @@ class Desk:
         job = entry.job
         entry.move(state)
         del self.entries[job.id]
-        self._told.pop(job.id, None)
         self.outbox.forget(job.id)
         if not job.durable:
             self.counts[f"live_{state}"] += 1
@@ -431,7 +429,7 @@ class Desk:
         job = entry.job
         if not job.durable:
             return
-        self._told[job.id] = now
+        entry.told_at = now
         payload = msgspec.json.encode(reply.event(entry, self.wall()))
         say = self.outbox.progress if progress else lambda message, asker_of=None: self.outbox.say("event", message, asker_of)
         say(Outgoing(self.topic(job.id, "event"), payload, content_type=JSON))

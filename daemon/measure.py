@@ -21,12 +21,13 @@ from ..config import typed
 from ..config.tree import Config
 from ..engines.bundle import Bundle, OperatingPoint
 from ..engines.engine import Engine, EngineRunError, open_engine
-from ..engines.schedules import SCHEDULES
+from ..engines.schedules import schedule
 from ..plugins.kind import JobKind, Problem, Site, Task
 from ..plugins.play import drive, solve, trajectory, walk
 from .board.power import Meter
 from .calibration import Method
 from .core.frontier import Quality, Speed
+from .models import job_threads
 
 REFERENCE_STEPS = 50
 _LADDER = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
@@ -120,7 +121,7 @@ class Measurer:
         assert self._problem is not None
         engine = self._network(variant, "denoiser", threads)
         problem, manifest = _with_rows(self._problem, batch), self._bundle.manifest
-        sigmas = SCHEDULES[manifest.schedule](_STEPS, **manifest.schedule_args)
+        sigmas = schedule(manifest.schedule, _STEPS, **manifest.schedule_args)
         solve(walk(problem, engine, sigmas[-3:], sampler, manifest.prediction, _SEED))  # the first calls allocate
         took: list[float] = []
         self._meter.start()
@@ -173,12 +174,6 @@ def distance(played: Played, reference: Played) -> float:
     off = sum(float(((a - b).astype(np.float64) ** 2).sum()) for a, b in zip(played.results, reference.results))
     size = sum(float((b.astype(np.float64) ** 2).sum()) for b in reference.results)
     return float(np.sqrt(off / max(size, 1e-300)))
-
-
-def job_threads(config: Config) -> int:
-    """The threads that jobs get here, as the worker chooses them."""
-    wanted = config.engine.threads
-    return wanted if isinstance(wanted, int) else max(1, len(os.sched_getaffinity(0)) - 1)
 
 
 def steps_to_try(points: Sequence[OperatingPoint]) -> list[int]:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 from ..config.tree import Config
 from ..engines.bundle import SHIPPED, Bundle, find_bundles
 from ..plugins.kind import Site
+
+
+def job_threads(config: Config) -> int:
+    """Threads of one network call: as the config says, or the cores we may use, less one for the bus."""
+    wanted = config.engine.threads
+    return wanted if isinstance(wanted, int) else max(1, len(os.sched_getaffinity(0)) - 1)
 
 
 def find_models(config: Config) -> tuple[dict[str, tuple[Bundle, ...]], list[str]]:

@@ -51,6 +51,9 @@ class Outgoing:
     job: str | None = None
 
 
+_MESSAGE, _JOB = msgspec.msgpack.Decoder(Outgoing), msgspec.json.Decoder(Job)
+
+
 @dataclass(frozen=True)
 class Known:
     """What the spool remembers of a job: `result` is there once it is over."""
@@ -237,7 +240,7 @@ class Spool:
 def _open(path: Path) -> sqlite3.Connection:
     """The database, whole and ready; sqlite3.DatabaseError where it is damaged, OperationalError where it is somebody's."""
     db = sqlite3.connect(path, timeout=1.0, isolation_level=None)
-    db.text_factory = lambda text: text.decode("utf-8", "replace")  # a flipped bit in a name is no reason to fail
+    db.text_factory = _text
     try:
         # One daemon per spool: a second one is told so, and no lock is taken and given back at each commit.
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -264,7 +267,7 @@ def _salvage(path: Path, table: str) -> list[tuple[Any, ...]]:
     rows: dict[Any, tuple[Any, ...]] = {}
     for order in ("ASC", "DESC"):
         with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path)) as db:
-            db.text_factory = lambda text: text.decode("utf-8", "replace")
+            db.text_factory = _text
             db.execute("PRAGMA writable_schema = ON")  # SQLite then reads a file that is shorter than its header says
             for row in db.execute(f"SELECT * FROM {table} ORDER BY rowid {order}"):
                 rows[row[0]] = row
@@ -283,16 +286,22 @@ def _unsealed(blob: Any) -> bytes | None:
 
 
 def _message(blob: Any) -> Outgoing | None:
-    data = _unsealed(blob)
-    try:
-        return None if data is None else msgspec.msgpack.decode(data, type=Outgoing)
-    except msgspec.MsgspecError:  # another version's
-        return None
+    return _decoded(blob, _MESSAGE)
 
 
 def _job(blob: Any) -> Job | None:
+    return _decoded(blob, _JOB)
+
+
+def _decoded(blob: Any, decoder: Any) -> Any:
+    """The value, or None where the blob is not what was stored, or another version's."""
     data = _unsealed(blob)
     try:
-        return None if data is None else msgspec.json.decode(data, type=Job)
-    except msgspec.MsgspecError:  # another version's
+        return None if data is None else decoder.decode(data)
+    except msgspec.MsgspecError:
         return None
+
+
+def _text(raw: bytes) -> str:
+    """A flipped bit in a name is no reason to fail."""
+    return raw.decode("utf-8", "replace")

@@ -70,7 +70,7 @@ class Supervisor:
         offline = msgspec.json.encode({"state": "offline"})
         self._bus = Bus(config.mqtt, config.client_id, [], will=(f"{config.base}/status", offline))
         setup = {"config": msgspec.to_builtins(config)}
-        self._nursery = Nursery(config.engine.backend, _CHILDREN, _child_environment(config))
+        self._nursery = Nursery(config.engine.backend, ["denoised.daemon.worker"], _child_environment(config))
         self._worker = Link("denoised.daemon.worker", self._nursery, setup)
         self._cameras = Link("denoised.daemon.cameras", self._nursery, setup)
         self._disk = Disk([Path(config.state_dir), config.artifacts_dir], config.queue.min_free_mb)
@@ -455,11 +455,8 @@ class Supervisor:
         log.info("stopped")
 
 
-_CHILDREN = ("denoised.daemon.worker", "denoised.plugins.kind")
-
-
 def _watch(selector: selectors.BaseSelector, wanted: Sequence[Watched], watched: dict[Watched, tuple[Any, int]]) -> None:
-    """Registers each child's line as it is now: for reading always, for writing while something is unsent."""
+    """Registers the line of each as it is now: for reading always, for writing while something is unsent."""
     for child in list(watched):
         now = child.watched() if child in wanted else None
         if now is None or now[0] is not watched[child][0]:

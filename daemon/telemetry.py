@@ -15,7 +15,7 @@ from ..config.tree import Config
 from ..plugins.kind import Site
 from .care import Care, rss_mb
 from .clock import synchronised
-from .core.reply import stamp
+from .core.reply import clock_state, stamp
 from .desk import Desk
 from .disk import Disk
 from .link import Link, Nursery
@@ -72,7 +72,7 @@ class Telemetry:
         desk, worker = self._desk, self._worker
         return {
             "time": stamp(wall),
-            "clock": {True: "synchronised", False: "free-running", None: "unknown"}[synchronised()],
+            "clock": clock_state(synchronised()),
             "uptime_s": round(tick - self._started_tick),
             "queue": {"jobs": len(desk.entries), "max_jobs": config.queue.max_jobs, "mean_run_ms": desk.mean_run_ms},
             "outbox": {

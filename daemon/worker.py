@@ -41,14 +41,14 @@ from ..engines.engine import (
     TensorSpec,
     open_engine,
 )
-from ..engines.trt_library import known_gpu
+from ..engines.trt_library import known_gpu, memory_available
 from ..plugins.kind import JobKind, Problem, Task, load_kinds
 from ..plugins.play import drive, trajectory
 from . import calibration, wire
 from .checkpoints import Checkpoints
 from .core.job import folder_name
 from .logs import RateLimit
-from .models import find_models, site_of
+from .models import find_models, job_threads, site_of
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class Worker:
         self._wire, self._config = line, config
         self._kinds: dict[str, JobKind] = load_kinds()
         self._site = site_of(config, find_models(config)[0])
-        self._threads = config.engine.threads if isinstance(config.engine.threads, int) else _spare_cores()
+        self._threads = job_threads(config)
         self._engines: dict[tuple[str, str, str], Engine] = {}
         self._waiting: list[dict[str, Any]] = []
         self._stack: list[_Running] = []
@@ -366,12 +366,7 @@ def zeros(inputs: Mapping[str, TensorSpec], ranges: Mapping[str, tuple[int, int,
 
 def must_fit(onnx: Path) -> None:
     """A network that would push the machine into its swap is not loaded: it would be a hundred times as slow, or be killed."""
-    try:
-        needed = _FOOTPRINT * onnx.stat().st_size
-        with open("/proc/meminfo") as lines:
-            free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError):
-        return
+    needed, free = _FOOTPRINT * (onnx.stat().st_size if onnx.exists() else 0), memory_available(sys.maxsize)
     if needed > free:
         raise EngineUnavailable(
             f"{onnx}: needs some {needed / 1e6:.0f} MB of memory, {free / 1e6:.0f} MB are available; "
@@ -390,11 +385,6 @@ def _sync(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _spare_cores() -> int:
-    """The cores we may use, less one for the bus; at least one."""
-    return max(1, len(os.sched_getaffinity(0)) - 1)
 
 
 def main(fd: int) -> None:

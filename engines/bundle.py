@@ -29,18 +29,11 @@ class BundleError(ValueError):
     """What is wrong with a bundle, where, and what to do."""
 
 
-def _order(value: float) -> bool:
-    """order 1, 2 or 3"""
-    return value in (1, 2, 3)
-
-
-def _eta(value: float) -> bool:
-    """eta from 0 to 1"""
-    return 0 <= value <= 1
-
-
-_ALLOWED: dict[tuple[str, str], Callable[[float], bool]] = {("unipc", "order"): _order, ("ddim", "eta"): _eta}
-"""Choices for which not every number makes a method."""
+_ALLOWED: dict[tuple[str, str], tuple[str, Callable[[float], bool]]] = {
+    ("unipc", "order"): ("order 1, 2 or 3", lambda value: value in (1, 2, 3)),
+    ("ddim", "eta"): ("eta from 0 to 1", lambda value: 0 <= value <= 1),
+}
+"""Choices for which not every number makes a method: in words, and as a test."""
 
 
 @dataclass(frozen=True)
@@ -124,9 +117,9 @@ def check_choice(
     for arg in args:
         if arg not in takes:
             raise typed.Bad(args_field, f"{name} takes {', '.join(takes) or 'no such choices'}, found '{arg}'")
-        allowed = _ALLOWED.get((name, arg))
-        if allowed is not None and not allowed(args[arg]):
-            raise typed.Bad(args_field, f"{name}: expected {allowed.__doc__}, found {arg}: {args[arg]:g}")
+        words, allows = _ALLOWED.get((name, arg), ("", lambda value: True))
+        if not allows(args[arg]):
+            raise typed.Bad(args_field, f"{name}: expected {words}, found {arg}: {args[arg]:g}")
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ import yaml
 from ..engines.bundle import Bundle, OperatingPoint, read_bundle, write_sums
 from ..engines.engine import Bound, open_engine
 from ..engines.host import over_run
-from ..engines.schedules import SCHEDULES
+from ..engines.schedules import schedule
 from ..plugins.play import drive, solve, walk
 from ..plugins.sensor_imputation.gaussian import LENGTH, calibrate, standardise
 from ..plugins.sensor_imputation.quantiles import LEVELS, of_ensemble
@@ -161,7 +161,7 @@ class Plants:
     def answers(self, networks: Networks, point: OperatingPoint, half: int) -> np.ndarray:
         """See `Trial`: (levels, missing cells of all windows) in z units, from ensembles of 32."""
         manifest, out = self._bundle.manifest, []
-        sigmas = SCHEDULES[manifest.schedule](point.steps, **manifest.schedule_args)
+        sigmas = schedule(manifest.schedule, point.steps, **manifest.schedule_args)
 
         for number, (calibration, z, _) in enumerate(self._halves[half]):
 

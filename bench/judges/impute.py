@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from denoised.engines.bundle import SHIPPED, Bundle, read_bundle
 from denoised.engines.engine import Engine, open_engine
-from denoised.engines.schedules import SCHEDULES
+from denoised.engines.schedules import schedule
 from denoised.plugins.kind import Problem
 from denoised.plugins.play import drive, solve, walk
 from denoised.plugins.sensor_imputation.gaussian import Calibration, calibrate, condition, standardise
@@ -56,7 +56,7 @@ def gaussian(x: np.ndarray, ctx: Mapping[str, Any]) -> tuple[str, np.ndarray]:
 def _answers(x: np.ndarray, ctx: Mapping[str, Any], samples: int) -> np.ndarray:
     bundle, encoder, denoiser = _model()
     manifest, point = bundle.manifest, bundle.manifest.operating_points[0]
-    sigmas = SCHEDULES[manifest.schedule](point.steps, **manifest.schedule_args)
+    sigmas = schedule(manifest.schedule, point.steps, **manifest.schedule_args)
 
     def solver(problem: Problem) -> np.ndarray:
         return solve(walk(problem, denoiser, sigmas, point.sampler, manifest.prediction))

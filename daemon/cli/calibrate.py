@@ -131,16 +131,15 @@ def _measured(measurer: Measurer, now: Calibration, until: float) -> Iterator[Ca
     speeds = [(*way, batch, threads) for threads in measurer.threads for batch in measurer.batches for way in ways]
     known: set[tuple[str | int, ...]] = {(q.variant, q.sampler, q.steps) for q in now.qualities}
     known |= {(s.variant, s.sampler, s.batch, s.threads) for s in now.speeds}
-    left: list[tuple[str, Callable[[], Quality | Speed]]] = []
-    left += [(f"{q[0]} {q[1]}, {q[2]} steps", partial(measurer.quality, *q)) for q in qualities if q not in known]
-    left += [(f"{s[0]} {s[1]}, batch {s[2]}, threads {s[3]}", partial(measurer.speed, *s)) for s in speeds if s not in known]
+    left: list[tuple[str, str, Callable[[], Quality | Speed]]] = []
+    left += [(q[0], f"{q[1]}, {q[2]} steps", partial(measurer.quality, *q)) for q in qualities if q not in known]
+    left += [(s[0], f"{s[1]}, batch {s[2]}, threads {s[3]}", partial(measurer.speed, *s)) for s in speeds if s not in known]
     total, broken = len(qualities) + len(speeds), dict[str, str]()
     with Progress(f"calibrate {now.model}") as progress:
-        for number, (words, measure) in enumerate(left, total - len(left)):
+        for number, (variant, words, measure) in enumerate(left, total - len(left)):
             if time.monotonic() >= until:
                 return
-            progress.show(number / total, words)
-            variant = words.split()[0]
+            progress.show(number / total, f"{variant} {words}")
             if variant in broken:
                 continue
             try:

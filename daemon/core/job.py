@@ -86,6 +86,8 @@ class Entry:
     """Faults that it was tried again after."""
     not_before: float = 0.0
     """Gateway time before which it is not tried again."""
+    told_at: float = 0.0
+    """When its state was last said."""
     moved: bool = False
     """It has had another state than its first."""
 

@@ -32,6 +32,11 @@ def refused(job_id: str, kind: str, refusal: Refusal, now: float) -> dict[str, A
     return {"id": job_id, "kind": kind, "state": "failed", "time": stamp(now), "error": refusal.as_error()}
 
 
+def clock_state(synchronised: bool | None) -> str:
+    """What a time stamp is worth, in the word of results and telemetry."""
+    return {True: "synchronised", False: "free-running", None: "unknown"}[synchronised]
+
+
 def result(
     entry: Entry,
     state: str,
@@ -51,7 +56,7 @@ def result(
         "kind": job.kind,
         "state": state,
         "time": stamp(wall),
-        "clock": {True: "synchronised", False: "free-running", None: "unknown"}[synchronised],
+        "clock": clock_state(synchronised),
         "queued_ms": max(0, round(waited_s * 1000) - run_ms),
         "run_ms": run_ms,
         "model": facts.get("model"),
