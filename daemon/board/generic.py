@@ -89,7 +89,9 @@ class Generic:
         self._control = self._control_zones()
         self._clocks = self._find_clocks()
         if self._look_gone or self._power is None:  # one that answers keeps what it remembers
-            self._power = self._find_power()
+            power = self._find_power()
+            # Another sum than before would be another quantity: a rail that has gone is one that does not answer.
+            self._power = power if self._power is None or (power and power.words == self._power.words) else self._power
         self._slowing = [f for kind, f in coolers(self.sysfs) if _SLOWS.search(kind) and "fan" not in kind]
         self._counts = sorted(self.sysfs.glob("devices/system/cpu/cpu*/thermal_throttle/core_throttle_count"))
         self._fan = self._find_fan()

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from .sysfs import Look, chips, peek, quantity
+from .sysfs import Look, chips, name_in, peek, quantity
 
 TOTAL_RAILS = ("VDD_IN", "VIN", "POM_5V_IN")
 """Rails that carry the whole module; where a board has none of them the others are added up."""
+_FED_BY = {"VDDQ_VDD2_1V8AO": "VIN_SYS_5V0"}
+"""AGX Orin: rail -> the one before it, in which it is counted already."""
 _SHUNT_SUM = "7"
 _MOST_W = 1000.0
 _PMIC = re.compile(r"^\s*(\w+)_([AV])\s+(?:current|volt)\(\d+\)=([0-9.]+)[AV]\s*$", re.MULTILINE)
@@ -72,7 +74,8 @@ class Rails:
     def __init__(self, rails: list[Rail]):
         whole = next((n for n in TOTAL_RAILS for r in rails if r.name == n), None)
         self._rails = rails
-        self._total = [r.name for r in rails if whole in (None, r.name)]
+        names = {r.name for r in rails}
+        self._total = [whole] if whole else sorted(n for n in names if _FED_BY.get(n) not in names)
         self.words = f"power rails {', '.join(self._total)}"
 
     def read(self, look: Look, now: float) -> Watts:
@@ -149,7 +152,7 @@ def find_rails(sysfs: Path) -> Rails | None:
     found: dict[str, Rail] = {}
     for chip in chips(sysfs, "ina3221"):
         for label in sorted(chip.glob("in*_label")):
-            number, name = label.name[2:-6], peek(label)
+            number, name = label.name[2:-6], name_in(label)
             if not name or name.startswith("NC") or number == _SHUNT_SUM:
                 continue
             limit = chip / f"curr{number}_crit"
@@ -157,7 +160,7 @@ def find_rails(sysfs: Path) -> Rails | None:
             if os.path.lexists(volts) and os.path.lexists(amperes):
                 found[name] = Rail(name, volts, amperes, limit=limit)
     for chip in chips(sysfs, "ina2*"):
-        name = peek(chip / "label") or peek(chip / "power1_label") or f"{peek(chip / 'name')}.{len(found)}"
+        name = name_in(chip / "label") or name_in(chip / "power1_label") or f"{peek(chip / 'name')}.{len(found)}"
         if os.path.lexists(chip / "power1_input"):
             found[name] = Rail(name, power=chip / "power1_input")
     return Rails(list(found.values())) if found else None

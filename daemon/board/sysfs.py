@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d{1,9})?")
+_NAME = re.compile(r"[\w.()+ -]{1,40}", re.ASCII)
 _SUFFIX = re.compile(r"[-_](thermal|therm|thm)$")
 _HOTTEST_C, _COLDEST_C = 150.0, -60.0
 _MOST = 4096
@@ -91,6 +92,12 @@ def peek(path: Path) -> str:
         return ""
 
 
+def name_in(path: Path) -> str:
+    """The name in a file of the kernel's, empty where it is none that a driver would give."""
+    found = peek(path)
+    return found if _NAME.fullmatch(found) else ""
+
+
 def quantity(path: Path) -> float | None:
     """The file's number, None where it has none: for discovery."""
     found = peek(path)
@@ -108,7 +115,7 @@ def zones(sysfs: Path) -> list[Zone]:
     """Every thermal zone, by the name that its type gives it: CPU-therm, cpu-thermal and cpu_thermal are all `cpu`."""
     found: dict[str, Zone] = {}
     for folder in _numbered(sysfs / "class/thermal", "thermal_zone*"):
-        if kind := peek(folder / "type"):
+        if kind := name_in(folder / "type"):
             name = _free(_SUFFIX.sub("", kind.lower()), found)
             trips = _trips(folder)
             # Some drivers switch a trip off by a temperature far below or above anything that happens.
@@ -124,7 +131,7 @@ def hwmon_zones(sysfs: Path) -> list[Zone]:
     for chip in chips(sysfs, "coretemp", "k10temp", "zenpower", "cpu_thermal", "soc_thermal"):
         for temp in sorted(chip.glob("temp*_input")):
             number = temp.name[len("temp") : -len("_input")]
-            name = _free((peek(chip / f"temp{number}_label") or peek(chip / "name")).lower(), found)
+            name = _free((name_in(chip / f"temp{number}_label") or name_in(chip / "name")).lower(), found)
             crit, most = quantity(chip / f"temp{number}_crit"), quantity(chip / f"temp{number}_max")
             top = crit / 1e3 if crit and 35e3 <= crit <= 150e3 else None
             # Intel's TjMax stands in crit: there the processor slows itself down, a little below it begins to matter.
@@ -136,7 +143,7 @@ def hwmon_zones(sysfs: Path) -> list[Zone]:
 def coolers(sysfs: Path) -> list[tuple[str, Path]]:
     """(type, folder) of every cooling device of the thermal framework."""
     folders = _numbered(sysfs / "class/thermal", "cooling_device*")
-    return [(kind, folder) for folder in folders if (kind := peek(folder / "type").lower())]
+    return [(kind, folder) for folder in folders if (kind := name_in(folder / "type").lower())]
 
 
 def model(sysfs: Path) -> str:
