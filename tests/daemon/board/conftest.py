@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from denoised.config.tree import Board as BoardConfig
@@ -384,7 +385,7 @@ def board_of(tmp_path, monkeypatch):
 
     monkeypatch.setattr(sysfs, "read", with_blocks_off)
 
-    def board(files: Files, kind: str = "auto", keep: Path | None = None):
+    def board(files: Files, kind: Any = "auto", keep: Path | None = None):
         lay(tmp_path, files)
         sleeping.update(off(tmp_path, files))
         return find_board(BoardConfig(kind=kind, sysfs_root=str(tmp_path / "sys")), keep)
