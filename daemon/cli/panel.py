@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 RED, YELLOW, GREEN, BOLD, PLAIN = "\033[31m", "\033[33m", "\033[32m", "\033[1m", "\033[0m"
-_BAR = 20
+_BAR = 16
 _REFUSALS = 5
 _OVER = ("done", "failed", "cancelled", "expired")
 _SILENT_AFTER = 10.0
@@ -267,7 +267,7 @@ def _span(seconds: Any) -> str:
 
 
 def _bar(share: float, width: int = _BAR) -> str:
-    full = round(min(max(share, 0.0), 1.0) * width)
+    full = int(min(max(share, 0.0), 1.0) * width)
     return "[" + "#" * full + "-" * (width - full) + "]"
 
 

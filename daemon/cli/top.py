@@ -104,5 +104,5 @@ def _screen() -> Iterator[None]:
 
 def _draw(lines: list[str]) -> None:
     """Over what is there, each line cleared to its end: no flicker."""
-    sys.stdout.write("\033[H" + "\033[K\r\n".join(lines) + "\033[K\033[J")
+    sys.stdout.write("\033[H" + "\033[K\n".join(lines) + "\033[K\033[J")
     sys.stdout.flush()
