@@ -61,7 +61,8 @@ def test_the_load_never_begins_with_less_than_half(path):
 
 
 def test_many_short_loads_write_twice_a_minute_at_most(path, monkeypatch):
-    mark, writes = LoadMark(path, "boot-1"), []
+    mark = LoadMark(path, "boot-1")
+    writes: list[int] = []
     monkeypatch.setattr("denoised.daemon.board.supply.os.fsync", writes.append)
     for second in range(600):
         mark.begin(float(second))
