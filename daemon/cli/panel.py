@@ -6,6 +6,7 @@ A field that is missing, or of another form than it should be, leaves its line o
 from __future__ import annotations
 
 import json
+import math
 from collections import deque
 from collections.abc import Mapping
 from typing import Any, TypeGuard
@@ -45,7 +46,7 @@ class Seen:
         elif levels == ["telemetry"]:
             self.telemetry, self.at = value, now
             # A job whose end was told while nobody listened is not shown for ever.
-            running = {j.get("id") for j in _list(value, "running") if isinstance(j, dict)}
+            running = {str(j.get("id")) for j in _list(value, "running") if isinstance(j, dict)}
             self.jobs = {name: job for name, job in self.jobs.items() if name in running}
         elif levels[-1] == "event" and len(levels) == 3:
             self.jobs[levels[1]] = value
@@ -237,7 +238,7 @@ def _list(value: Mapping[str, Any], name: str) -> list[Any]:
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _number(value: Mapping[str, Any], name: str, form: str) -> str:
