@@ -54,10 +54,11 @@ class Run:
     def words(self) -> str:
         """In one line."""
         last = self.rows[-1]
+        joules = last["energy_j"] / max(last["work"], 1e-9)
         slowed = sum(row["throttled"] for row in self.rows) / len(self.rows)
         return (
             f"{self.throttle_events:4d} throttle events, {slowed:4.0%} of the time throttled, hottest {self.hottest_c:.2f} C, "
-            f"{last['work']:.0f} s of full-speed work at {last['energy_j'] / max(last['work'], 1e-9):.2f} J each, {self.done} jobs"
+            f"{last['work']:.0f} s of full-speed work at {joules:.2f} J each, {self.done} jobs"
         )
 
 

@@ -7,6 +7,7 @@ import os
 import pytest
 from denoised.daemon.board.power import Counters, Pmic, Rails, find_counters, find_pmic, find_rails, pmic_rails
 from denoised.daemon.board.sysfs import Look
+from denoised.daemon.board.vcgencmd import find_vcgencmd
 
 
 def ina3221(root, number, rails):
@@ -109,21 +110,23 @@ def test_the_pmics_rails_are_those_that_have_both_a_current_and_a_voltage():
 
 
 @pytest.fixture
-def vcgencmd(tmp_path):
+def firmware(tmp_path):
     """A firmware's tool that counts how often it was asked and answers what stands in the file `answer`."""
-    tool = tmp_path / "vcgencmd"
-    tool.write_text('#!/bin/sh\ncd "${0%/*}"\necho >> asked\n. ./answer\n')
+    tool = tmp_path / "usr/bin/vcgencmd"
+    tool.parent.mkdir(parents=True)
+    tool.write_text(f"#!/bin/sh\ncd {tmp_path}\necho >> asked\n. ./answer\n")
     tool.chmod(0o755)
-    return tool
+    found = find_vcgencmd(tmp_path)
+    assert found
+    return found
 
 
-def test_the_pmic_is_asked_at_most_once_a_second(tmp_path, vcgencmd):
+def test_the_pmic_is_asked_at_most_once_a_second(tmp_path, firmware):
     (tmp_path / "answer").write_text("echo VDD_CORE_A 'current(7)=2.0A'; echo VDD_CORE_V 'volt(15)=0.75V'")
-    source = find_pmic(vcgencmd)
+    source = find_pmic(firmware, 0.0)
     assert isinstance(source, Pmic)
-    asked = [source.read(Look(), at / 10).total for at in range(21)]
-    assert asked == [1.5] * 21
-    assert (tmp_path / "asked").read_text().count("\n") == 1 + 3  # when it was looked for, and at 0, 1 and 2 s
+    assert [source.read(Look(), at / 10).total for at in range(21)] == [1.5] * 21
+    assert (tmp_path / "asked").read_text().count("\n") == 3  # at 0, 1 and 2 s
 
 
 @pytest.mark.parametrize(
@@ -132,17 +135,29 @@ def test_the_pmic_is_asked_at_most_once_a_second(tmp_path, vcgencmd):
         ("echo 'error=1 error_msg=\"Command not registered\"'", 'error=1 error_msg="Command not registered"'),
         ("echo no such device >&2; exit 1", "no such device"),
         ("echo hello", "no rail with current and voltage in its answer"),
-        ("sleep 5", "no answer in 0.5 s"),
+        ("exec sleep 5", "no answer in 0.5 s"),
     ],
 )
-def test_a_pmic_that_does_not_answer_is_unknown_and_says_why(tmp_path, vcgencmd, answer, why):
+def test_a_pmic_that_does_not_answer_is_unknown_and_says_why(tmp_path, firmware, answer, why):
     (tmp_path / "answer").write_text(answer)
     look = Look()
-    assert Pmic(vcgencmd).read(look, 0.0).total is None
+    assert Pmic(firmware).read(look, 0.0).total is None
     assert look.problems["PMIC"].endswith(why)
-    assert find_pmic(vcgencmd) is None
+    assert find_pmic(firmware, 0.0) is None
 
 
-def test_a_tool_that_may_not_be_run_is_no_power_source(tmp_path, vcgencmd):
-    os.rename(vcgencmd, tmp_path / "moved")
-    assert find_pmic(vcgencmd) is None
+def test_a_tool_that_hung_is_left_alone_for_a_minute(tmp_path, firmware):
+    (tmp_path / "answer").write_text("exec sleep 5")
+    for now in (0.0, 1.0, 59.0):
+        look = Look()
+        assert firmware.ask("get_throttled", look, "word", now) is None
+        assert look.problems["word"].endswith("get_throttled: no answer in 0.5 s")
+    (tmp_path / "answer").write_text("echo throttled=0x0")
+    assert firmware.ask("get_throttled", Look(), "word", 60.0) == "throttled=0x0"
+    assert (tmp_path / "asked").read_text().count("\n") == 2
+
+
+def test_a_tool_that_may_not_be_run_or_has_gone_is_none(tmp_path, firmware):
+    os.rename(firmware.path, tmp_path / "moved")
+    assert find_vcgencmd(tmp_path) is None
+    assert find_pmic(firmware, 0.0) is None
