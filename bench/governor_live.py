@@ -99,7 +99,8 @@ def play(tool: Path, folder: Path, governor: str, how: argparse.Namespace, cores
     """One run; with `cores` None the share of a CPU that the daemon gets under full load is measured first and given back."""
     folder.mkdir(parents=True)
     tree_of(tool, folder, how.preset)
-    settings = {"board": {"sysfs_root": str(folder / "sys")}, "policy": {"governor": governor}, "engine": {"threads": 1}}
+    seen = {"sysfs_root": str(folder / "sys"), "speedup": how.speedup}
+    settings = {"board": seen, "policy": {"governor": governor}, "engine": {"threads": 1}}
     with running(folder, **settings) as daemon, Client(typed.read({"port": daemon.port}, Mqtt), [f"{BASE}/#"]) as client:
         load = Load(client)
         if cores is None:
