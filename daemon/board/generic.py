@@ -77,10 +77,6 @@ class Generic:
         """Gives the clocks back."""
         self._cap.release()
 
-    def clock_rights(self) -> str | None:
-        """Why no clock can be capped, None where it can."""
-        return self._cap.why_not()
-
     def _find(self, now: float) -> None:
         """Looks for every sensor. A subclass adds its own."""
         self._found_at = now

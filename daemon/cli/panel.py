@@ -149,8 +149,8 @@ class Panel:
         g = self._governor
         if not g.get("reason"):
             return []
-        doubt = _is_number(g.get("trust")) and g["trust"] < 1
-        words = f"governor {_text(g['reason'])}" + (f"  sensor trusted {_percent(g['trust'])}" if doubt else "")
+        doubt = g.get("trust")  # why the sensor is not believed
+        words = f"governor {_text(g['reason'])}" + (f"  sensor not believed: {_text(doubt)}" if doubt else "")
         words += "  takes no shared jobs" if g.get("share") is False else ""
         return [(words, YELLOW if doubt or g.get("share") is False else "")]
 

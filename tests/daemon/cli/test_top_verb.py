@@ -34,7 +34,7 @@ TELEMETRY: dict[str, Any] = {
     "uptime_s": 7500,
     "governor": {
         "temp_c": 73.5, "limit_c": 75.0, "throttle_c": 80.0, "headroom_k": 1.5, "power_w": 6.25, "clock": 0.9, "duty": 0.8,
-        "reason": "heat: holds 75.0 C", "trust": 1.0, "throttle_events": 1, "under_voltage": False, "over_current_events": None,
+        "reason": "heat: holds 75.0 C", "trust": None, "throttle_events": 1, "under_voltage": False, "over_current_events": None,
         "promises": {"made": 12, "kept": 11, "broken": 1}, "share": False, "board": {"kind": "raspberry-pi", "name": "A Pi"},
     },
     "operating_point": {"variant": "int8", "sampler": "dpmpp_2m", "steps": 8, "batch": 4, "threads": 3},
@@ -78,6 +78,11 @@ def test_a_terminal_of_80_by_24_holds_what_matters_and_the_rest_is_left_out():
     ):
         assert words in text, words
     assert "zones    cpu 73.5" in shown(seen(), height=100)[-1]
+
+
+def test_a_sensor_that_is_not_believed_is_said_beside_the_reason():
+    blind = {**TELEMETRY, "governor": {**TELEMETRY["governor"], "trust": "stuck for 40 s", "share": True}}
+    assert "governor heat: holds 75.0 C  sensor not believed: stuck for 40 s" in shown(seen(blind))
 
 
 def test_the_one_line_for_a_log_holds_the_same():
