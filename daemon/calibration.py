@@ -18,6 +18,7 @@ from typing import Literal
 from ..config import typed
 from ..config.tree import Config
 from ..engines.bundle import Bundle, Manifest
+from .board.board import find_board
 from .core.frontier import Point, Quality, Speed
 
 _RUNTIMES = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu")}
@@ -88,7 +89,7 @@ def fingerprint(config: Config, bundle: Bundle) -> Fingerprint:
     """Of this machine, as it is now."""
     backend = config.engine.backend
     return Fingerprint(
-        board=_board(Path(config.board.sysfs_root)),
+        board=find_board(config.board).traits.name,
         arch=platform.machine(),
         cores=os.cpu_count() or 1,
         memory_mb=_memory_mb(),
@@ -128,16 +129,6 @@ def store(path: Path, calibration: Calibration) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-def _board(sysfs: Path) -> str:
-    """The device tree's model (Jetson, Raspberry Pi), else the processor's name."""
-    try:
-        return (sysfs / "firmware/devicetree/base/model").read_text("utf-8", "replace").strip("\0 \n")
-    except OSError:
-        pass
-    lines = _lines(Path("/proc/cpuinfo"))
-    return next((v.strip() for k, _, v in (line.partition(":") for line in lines) if k.strip() == "model name"), "unknown")
 
 
 def _memory_mb() -> int:

@@ -20,7 +20,8 @@ from ...config.tree import Config
 from ...engines.bundle import BundleError
 from ...engines.engine import EngineError
 from ...plugins.kind import load_kinds
-from ..board.power import find_meter
+from ..board.board import find_board
+from ..board.energy import Meter
 from ..calibration import Calibration, fingerprint, load, path_of, store
 from ..core.frontier import Point, Quality, Speed, frontier, points
 from ..models import find_models
@@ -56,7 +57,7 @@ def main(args: argparse.Namespace) -> int:
 
     if found := disturbance():
         print(f"denoised calibrate: {found}", file=sys.stderr)
-    kinds, meter = load_kinds(), find_meter(Path(config.board.sysfs_root))
+    kinds, meter = load_kinds(), Meter(find_board(config.board))
     until, done = time.monotonic() + args.minutes * 60, list[Calibration]()
     for number, bundle in enumerate(bundles):
         manifest, path, now = bundle.manifest, path_of(config, bundle), time.monotonic()
