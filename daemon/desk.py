@@ -24,17 +24,17 @@ from .core import reply
 from .core.dispatch import Waiting
 from .core.job import Entry, Job, folder_name, job_of
 from .disk import Disk
+from .frames import Frames
 from .link import Link
 from .outbox import Outbox
+from .results import JSON, Results, topic
 from .spool import Outgoing, Spool, SpoolError
 
 log = logging.getLogger(__name__)
 
-JSON = "application/json"
 _PROGRESS_PERIOD = 0.2
 """Seconds between two progress events of one job; state changes are always said."""
 _DISK_AGAIN_S = 5.0
-_STORE_AGAIN_S = 0.5
 
 
 class Desk:
@@ -50,8 +50,10 @@ class Desk:
         disk: Disk,
     ):
         self.config, self._disk = config, disk
-        self._spool, self._worker, self._cameras = spool, worker, cameras
+        self._spool, self._worker = spool, worker
         self.outbox = outbox
+        self.results = Results(config.base, spool, outbox, self._tidy)
+        self.frames = Frames(cameras, Path(config.state_dir) / "frames")
         self.entries: dict[str, Entry] = {}
         self.waiting = Waiting(self.entries)
         self.stack: list[Entry] = []
@@ -64,8 +66,6 @@ class Desk:
         self.checkpoint_bytes = 0
         self.mean_run_ms = 1000
         """What a job takes, as a moving average."""
-        self._store_at = 0.0
-        self._unstored: list[tuple[str, str, dict[str, Any], list[Outgoing]]] = []
         self._ephemeral: dict[str, Callable[[dict[str, Any] | None], None]] = {}
 
     def recover(self, now: float) -> None:
@@ -75,20 +75,11 @@ class Desk:
             if state == "held":
                 entry.held = True
                 entry.move("paused", "operator")
-        for job_id in self._spool.unreadable:
-            self._lost(job_id)
-        for job_id in self._spool.untold:
-            known = self._spool.find(job_id)
-            if known and known.result:
-                told = self._result_message(job_id, msgspec.json.encode(known.result))
-                self._unstored.append((job_id, known.digest, known.result, [told]))
-        self.store(now)
+        self.results.recover(now)
         for folder in self._work_folder.glob("*"):
             if job_of(folder.name) not in self.entries:
                 shutil.rmtree(folder, ignore_errors=True)
-        for frame in self._frame_path("").parent.glob("*"):
-            if frame.stem not in self.entries:
-                frame.unlink(missing_ok=True)
+        self.frames.sweep(self.entries)
         self.drop_cameras(now)
         if self.entries:
             log.info("%d accepted jobs taken up again", len(self.entries))
@@ -108,36 +99,7 @@ class Desk:
         """The digest of what was asked under this id, however long it is over; None where the id is new."""
         if job_id in self.entries:
             return self.entries[job_id].job.digest
-        waiting = next((digest for name, digest, *_ in self._unstored if name == job_id), None)
-        known = self._spool.find(job_id) if waiting is None else None
-        return known.digest if known else waiting
-
-    def answer(self, job_id: str, asker: tuple[str | None, bytes | None], plc: Reply | None, now: float) -> None:
-        """Tells the result of a job that is over, once more. One that is not stored yet is told when it is: it may change."""
-        waiting = next((messages for name, _, _, messages in self._unstored if name == job_id), None)
-        if waiting is not None:
-            if asker[0]:
-                result = next(m for m in waiting if m.topic == self.topic(job_id, "result"))
-                waiting.append(replace(result, topic=asker[0], correlation=asker[1]))
-            return
-        known = self._spool.find(job_id)
-        if known is None or known.result is None:  # a row that the disk has kept no more than the name of
-            self._lost(job_id)
-            self.store(now)
-            return
-        payload = msgspec.json.encode(known.result)
-        self.outbox.say("event", Outgoing(asker[0] or self.topic(job_id, "result"), payload, None, asker[1], JSON))
-        if plc:
-            self.outbox.say("event", Outgoing(plc.topic, msgspec.json.encode(reply.plc(known.result, plc.form))))
-
-    def _lost(self, job_id: str) -> None:
-        """The final reply to an accepted job whose request cannot be read any more."""
-        error = Refusal("storage", "the stored request was damaged; send it again under another id")
-        final = reply.refused(job_id, "", error, self.wall())
-        self._unstored.append((job_id, "", final, [self._result_message(job_id, msgspec.json.encode(final))]))
-
-    def _result_message(self, job_id: str, payload: bytes) -> Outgoing:
-        return Outgoing(self.topic(job_id, "result"), payload, content_type=JSON, job=job_id)
+        return self.results.digest(job_id)
 
     def say_again(self, job_id: str, asker: tuple[str | None, bytes | None], now: float) -> bool:
         """Tells the state of a job that is not over, from now on to this asker as well; False where it is over."""
@@ -185,19 +147,9 @@ class Desk:
 
     def _enter(self, entry: Entry) -> Entry:
         self.entries[entry.job.id] = entry
-        if entry.job.camera is not None:
-            frame = self._frame_path(entry.job.id)
-            if frame.exists():
-                entry.frame = str(frame)
-            else:
-                self._want_frame(entry)
+        self.frames.enter(entry)
         self.waiting.enter(entry)
         return entry
-
-    def _want_frame(self, entry: Entry) -> None:
-        entry.waits_for_frame = True
-        to = str(self._frame_path(entry.job.id))
-        self._cameras.send({"type": "grab", "id": entry.job.id, "camera": entry.job.camera, "to": to})
 
     def drop_cameras(self, now: float) -> None:
         """Jobs that want a frame of a camera which the config has no more are told so."""
@@ -205,23 +157,16 @@ class Desk:
             error = Refusal("input", f"no camera '{entry.job.camera}' in the config any more", "params.image.camera")
             self._finish(entry, "failed", {}, now, error)
 
-    def ask_again_for_frames(self) -> None:
-        """The camera process is a new one: what the old one still owed is asked for again."""
-        for entry in self.entries.values():
-            if entry.waits_for_frame:
-                self._want_frame(entry)
-
     def from_cameras(self, message: Mapping[str, Any], now: float) -> None:
         """A frame for a job, or why there is none."""
         entry = self.entries.get(message.get("id", ""))
         if entry is None or not entry.waits_for_frame:
             return
-        entry.waits_for_frame = False
-        if message["type"] == "frame":
-            entry.frame = message["path"]
+        why = self.frames.take(entry, message)
+        if why is None:
             self.waiting.wait(entry)
         else:
-            self._finish(entry, "failed", {}, now, Refusal("input", message["message"], "params.image.camera"))
+            self._finish(entry, "failed", {}, now, Refusal("input", why, "params.image.camera"))
 
     # ---- life of a job --------------------------------------------------------------------------------------------
 
@@ -373,7 +318,7 @@ class Desk:
         self.counts[state] += 1
         final = reply.result(entry, state, self.wall(), now - job.received_at, facts, error, synchronised())
         payload = msgspec.json.encode(final)
-        messages = [self._result_message(job.id, payload)]
+        messages = [self.results.message(job.id, payload)]
         if job.response_topic:
             messages.append(Outgoing(job.response_topic, payload, None, job.correlation, JSON, job.id))
         if job.deliver == "mqtt":
@@ -383,38 +328,18 @@ class Desk:
             ]
         if plc := self.trigger_reply(job.source):
             messages.append(Outgoing(plc.topic, msgspec.json.encode(reply.plc(final, plc.form)), job=job.id))
-        self._unstored.append((job.id, job.digest, final, messages))
-        self.store(now)
-
-    def store(self, now: float) -> None:
-        """Stores the results that are not stored yet; where the disk does not take them they are kept, and tried again."""
-        if now < self._store_at:
-            return
-        try:
-            while self._unstored:
-                job_id, _, final, messages = self._unstored[0]
-                self._spool.finish(job_id, final, messages, now)
-                self._unstored.pop(0)
-                self._tidy(job_id, now)
-                self.outbox.wake()
-        except SpoolError as e:
-            self._store_at = now + _STORE_AGAIN_S
-            log.error("%s; %d results wait for it", e, len(self._unstored))
+        self.results.keep(job.id, job.digest, final, messages, now)
 
     def _tidy(self, job_id: str, now: float) -> None:
         """What a job needed and its readers do not. A disk that does not let go of it is no fault of the job."""
         name = folder_name(job_id)
         try:
             date_folder(self.config.artifacts_dir / name, now)
-            self._frame_path(job_id).unlink(missing_ok=True)
+            self.frames.drop(job_id)
         except OSError as e:
             log.warning("job %s: %s", job_id, e)
         shutil.rmtree(self._work_folder / name, ignore_errors=True)
         shutil.rmtree(self.config.artifacts_dir / f".{name}.part", ignore_errors=True)
-
-    def unstored(self) -> set[str]:
-        """Jobs whose results are not stored yet."""
-        return {job_id for job_id, *_ in self._unstored}
 
     def _mark(self, job_id: str, state: str) -> None:
         try:
@@ -438,7 +363,7 @@ class Desk:
 
     def topic(self, job_id: str, what: str) -> str:
         """One of the job's own topics."""
-        return f"{self.config.base}/jobs/{job_id}/{what}"
+        return topic(self.config.base, job_id, what)
 
     def trigger_reply(self, source: str) -> Reply | None:
         """Where the trigger that made a job wants a short reply."""
@@ -452,6 +377,3 @@ class Desk:
     @property
     def _work_folder(self) -> Path:
         return Path(self.config.state_dir) / "work"
-
-    def _frame_path(self, job_id: str) -> Path:
-        return Path(self.config.state_dir) / "frames" / f"{job_id}.png"

@@ -15,8 +15,9 @@ from .core import triggers
 from .core.gaps import Group, Repair, Sample
 from .core.intake import decode
 from .core.job import Job
-from .desk import JSON, Desk
+from .desk import Desk
 from .outbox import Outbox
+from .results import JSON
 from .spool import Outgoing
 
 _KIND = "sensor-imputation"

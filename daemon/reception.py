@@ -22,8 +22,9 @@ from .bus import Bus, Message
 from .core import reply, triggers
 from .core.intake import Envelope, decode, read_request, usable_id
 from .core.job import Job, digest
-from .desk import JSON, Desk
+from .desk import Desk
 from .disk import Disk
+from .results import JSON
 from .spool import Outgoing, SpoolError
 
 log = logging.getLogger(__name__)
@@ -155,7 +156,7 @@ class Reception:
         if known != digest(kind, body):
             raise Refusal("conflict", f"job '{job_id}' exists with other content; choose another id", "id")
         if job_id not in fresh and not self._desk.say_again(job_id, asker, now):
-            self._desk.answer(job_id, asker, self._desk.trigger_reply(source), now)
+            self._desk.results.answer(job_id, asker, self._desk.trigger_reply(source), now)
         return True
 
     def _known(self, job_id: str, fresh: Mapping[str, Job]) -> str | None:

@@ -136,10 +136,10 @@ def test_a_repeated_request_is_answered_when_the_result_is_stored_and_not_before
     desk._spool._db.execute("PRAGMA query_only = 1")  # SQLite then refuses each write as it does on a read-only disk
     says(desk, "done", "a", 2.0, artifacts=[], output={})
     assert desk.digest("a") == "a"
-    desk.answer("a", ("answers", b"c"), None, 2.1)
-    assert desk.unstored() == {"a"}
+    desk.results.answer("a", ("answers", b"c"), None, 2.1)
+    assert desk.results.unstored() == {"a"}
     desk._spool._db.execute("PRAGMA query_only = 0")
-    desk.store(3.0)
+    desk.results.store(3.0)
     told = {m.topic: json.loads(m.payload) for _, m in desk._spool.outgoing(0, 9)}
     assert told["answers"] == told["denoised/g/jobs/a/result"] == result(desk, "a")
 
