@@ -37,6 +37,10 @@ class Fingerprint:
     backend: str
     runtime: str
     model_sha256: str
+    clock_mhz: int
+    """The top clock of the processor, as it is built; 0 where it does not say."""
+    mode: str | None
+    """The board's power mode, which caps clocks and cores; None where it has none."""
 
     def differences(self, here: Fingerprint) -> str:
         """In words what is another here; empty where all is the same."""
@@ -57,20 +61,22 @@ class Method:
 class Calibration:
     """What was measured so far, and the frontier of it. complete: nothing is left to measure."""
 
-    format: Literal[1]
+    format: Literal[2]
     model: str
     version: str
     fingerprint: Fingerprint
     method: Method
+    idle_w: float
+    """What the board draws at rest, by the same meter."""
     complete: bool
     qualities: tuple[Quality, ...]
     speeds: tuple[Speed, ...]
     frontier: tuple[Point, ...]
 
     @classmethod
-    def empty(cls, manifest: Manifest, here: Fingerprint, method: Method) -> Calibration:
+    def empty(cls, manifest: Manifest, here: Fingerprint, method: Method, idle_w: float) -> Calibration:
         """Nothing measured yet."""
-        return cls(1, manifest.name, manifest.version, here, method, False, (), (), ())
+        return cls(2, manifest.name, manifest.version, here, method, idle_w, False, (), (), ())
 
     def plus(self, measured: Quality | Speed) -> Calibration:
         """With one more figure; the frontier is not made anew."""
@@ -84,17 +90,19 @@ def path_of(config: Config, bundle: Bundle) -> Path:
     return Path(config.state_dir) / "calibration" / f"{bundle.manifest.name}-{bundle.manifest.version}.json"
 
 
-def fingerprint(config: Config, bundle: Bundle) -> Fingerprint:
-    """Of this machine, as it is now."""
-    backend = config.engine.backend
+def fingerprint(config: Config, bundle: Bundle, mode: str | None) -> Fingerprint:
+    """Of this machine, as it is now, in this power mode."""
+    backend, sysfs = config.engine.backend, Path(config.board.sysfs_root)
     return Fingerprint(
-        board=_board(Path(config.board.sysfs_root)),
+        board=_board(sysfs),
         arch=platform.machine(),
         cores=os.cpu_count() or 1,
         memory_mb=_memory_mb(),
         backend=f"{backend} on {config.engine.provider}",
         runtime=runtime(backend),
         model_sha256=bundle.sha256,
+        clock_mhz=_clock_mhz(sysfs),
+        mode=mode,
     )
 
 
@@ -138,6 +146,12 @@ def _board(sysfs: Path) -> str:
         pass
     lines = _lines(Path("/proc/cpuinfo"))
     return next((v.strip() for k, _, v in (line.partition(":") for line in lines) if k.strip() == "model name"), "unknown")
+
+
+def _clock_mhz(sysfs: Path) -> int:
+    """The processor's own limit: what somebody has capped it to may be another tomorrow."""
+    lines = [_lines(p) for p in sysfs.glob("devices/system/cpu/cpufreq/policy*/cpuinfo_max_freq")]
+    return max((int(found[0]) // 1000 for found in lines if found and found[0].isdecimal()), default=0)
 
 
 def _memory_mb() -> int:

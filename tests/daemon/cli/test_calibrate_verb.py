@@ -74,7 +74,7 @@ def calibration(config):
 
 def loaded(config):
     """The calibration as a reader gets it."""
-    here = fingerprint(load_config(config), read_bundle(config.parent / "models" / "tiny"))
+    here = fingerprint(load_config(config), read_bundle(config.parent / "models" / "tiny"), None)
     found, why = load(calibration(config), here)
     assert found is not None, why
     return found
