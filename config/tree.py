@@ -245,6 +245,11 @@ class Trigger:
         None
     )
     deliver: Annotated[Literal["file", "mqtt"], Meta(description="artifacts as files, or as messages as well")] = "file"
+    quality: Annotated[
+        Annotated[float, Meta(ge=0, le=1)] | None,
+        Meta(description="least quality that is acceptable, 0 to 1, as calibrate measures it; absent: as the model ships"),
+    ] = None
+    anytime: Annotated[bool, Meta(description="when its time is up, the best so far is better than nothing")] = False
     reply: Reply | None = None
 
 

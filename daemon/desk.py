@@ -10,7 +10,7 @@ import logging
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from .disk import Disk
 from .frames import Frames
 from .link import Link
 from .outbox import Outbox
+from .points import BoardPoint
 from .results import JSON, Results, topic
 from .spool import Outgoing, Spool, SpoolError
 
@@ -66,6 +67,8 @@ class Desk:
         self.checkpoint_bytes = 0
         self.mean_run_ms = 1000
         """What a job takes, as a moving average."""
+        self.choose: Callable[[Entry, float], BoardPoint | None] = lambda entry, now: None
+        """The operating point for a job that starts now; None where its model is not there."""
         self._ephemeral: dict[str, Callable[[dict[str, Any] | None], None]] = {}
 
     def recover(self, now: float) -> None:
@@ -203,22 +206,27 @@ class Desk:
         while self._worker.ready and (best := self.next(now)) is not None:
             if self.stack:
                 self._move(self.stack[-1], "paused", now, "preempted")
-            self.stack.append(best)
-            job, best.heard_at = best.job, None
-            if job.start_by is not None and job.durable:
-                self._mark(job.id, "started")
-            self._move(best, "running", now)
-            self._worker.send(
-                {
-                    "type": "run",
-                    "id": job.id,
-                    "kind": job.kind,
-                    "params": job.params,
-                    "seed": job.seed,
-                    "frame": best.frame,
-                    "durable": job.durable,
-                }
-            )
+            self._start(best, now)
+
+    def _start(self, entry: Entry, now: float) -> None:
+        job, entry.heard_at = entry.job, None
+        entry.point = self.choose(entry, now)
+        self.stack.append(entry)
+        if job.start_by is not None and job.durable:
+            self._mark(job.id, "started")
+        self._move(entry, "running", now)
+        self._worker.send(
+            {
+                "type": "run",
+                "id": job.id,
+                "kind": job.kind,
+                "params": job.params,
+                "seed": job.seed,
+                "frame": entry.frame,
+                "durable": job.durable,
+                "point": entry.point and asdict(entry.point),
+            }
+        )
 
     def from_worker(self, message: Mapping[str, Any], now: float) -> None:
         """Progress of a job, or what became of it."""

@@ -2,7 +2,8 @@
 
 A crash of a native library is this process's death and nobody else's. It is run by one thread; a job that arrives while
 another is in hand is of higher priority and is run right there, between two steps of the other. Every death is cheap,
-so nothing is ever unloaded here: a process that holds too much, or whose engine failed, is replaced.
+so next to nothing is ever unloaded here: a process that holds too much, or whose engine failed, is replaced. A network
+is open once for each number of threads that jobs have asked for; where memory is short the other numbers make room.
 """
 
 from __future__ import annotations
@@ -49,12 +50,17 @@ from .checkpoints import Checkpoints
 from .core.job import folder_name
 from .logs import RateLimit
 from .models import find_models, job_threads, site_of
+from .points import BoardPoint, unmeasured
 
 log = logging.getLogger(__name__)
 
 
 class _Cancelled(Exception):
     """The job in hand is not wanted any more."""
+
+
+_Network = tuple[str, str, str, int]
+"""Which network is open: the model's sha256, variant, name, threads."""
 
 
 class _Parked(Exception):
@@ -102,7 +108,7 @@ class Worker:
         self._kinds: dict[str, JobKind] = load_kinds()
         self._site = site_of(config, find_models(config)[0])
         self._threads = job_threads(config)
-        self._engines: dict[tuple[str, str, str], Engine] = {}
+        self._engines: dict[_Network, Engine] = {}
         self._waiting: list[dict[str, Any]] = []
         self._stack: list[_Running] = []
         self._cancelled: set[str] = set()
@@ -139,7 +145,7 @@ class Worker:
         self._wire.send({"type": "loading", "model": bundle.manifest.name})
         try:
             variant = bundle.manifest.operating_points[0].variant
-            engines = [self._network(bundle, variant, name) for name in bundle.manifest.variants[variant]]
+            engines = [self._network(bundle, variant, name, self._threads) for name in bundle.manifest.variants[variant]]
             began = time.monotonic()
             for engine in engines:
                 engine.run(zeros(engine.inputs, bundle.manifest.ranges))
@@ -217,19 +223,18 @@ class Worker:
         params: Any = typed.read(message["params"], kind.params)
         bundle = self._site.model(kind.name, getattr(params, "model", None))
         running.model = bundle.manifest.name
-        point = bundle.manifest.operating_points[0]
+        given = typed.read(message["point"], BoardPoint) if message["point"] else unmeasured(bundle, self._threads)
+        point, told, threads = given.point(bundle), given.told(bundle), given.threads
         shutil.rmtree(folder, ignore_errors=True)
         if message["durable"]:
             folder.mkdir(parents=True)
-        told = {"variant": point.variant, "sampler": point.sampler, "steps": point.steps, "batch": point.batch}
-        told["threads"] = self._threads
         task = Task(
             id=running.id,
             seed=message["seed"],
             folder=folder,
             bundle=bundle,
             point=point,
-            network=lambda name: self._network(bundle, point.variant, name),
+            network=lambda name: self._network(bundle, point.variant, name, threads),
             site=self._site,
             frame=Path(message["frame"]) if message.get("frame") else None,
             origin={
@@ -241,11 +246,11 @@ class Worker:
                 "operating_point": " ".join(f"{k}={v}" for k, v in told.items()),
             },
         )
-        provider = self._provider(bundle, point.variant)
+        provider = self._provider(bundle, point.variant, threads)
         if message["durable"]:  # what one provider has begun no other one ends: the bytes would be nobody's
             runtime = [__version__, calibration.runtime(self._config.engine.backend)]
-            identity = [message["kind"], message["params"], task.seed, bundle.sha256, told, provider, runtime]
-            running.saved = self._checkpoints(running.id, identity)
+            identity = [message["kind"], message["params"], task.seed, bundle.sha256, given.shipped, told, provider, runtime]
+            running.saved = self._checkpoints(running.id, identity, given)
         outcome = drive(kind.work(params, task), lambda problem: self._solve(problem, task, running))
         artifacts = self._keep(folder, running.id, outcome.artifacts) if outcome.artifacts else []
         return {
@@ -257,10 +262,10 @@ class Worker:
             "resumed_steps": running.resumed_steps,
         }
 
-    def _checkpoints(self, job_id: str, identity: Any) -> Checkpoints:
+    def _checkpoints(self, job_id: str, identity: Any, point: BoardPoint) -> Checkpoints:
         settings = self._config.checkpoints
         folder = Path(self._config.state_dir) / "work" / folder_name(job_id)
-        return Checkpoints(folder, identity, settings.write_budget_mb_per_day * 1e6, settings.expected_uptime)
+        return Checkpoints(folder, identity, settings.write_budget_mb_per_day * 1e6, settings.expected_uptime, point)
 
     def _solve(self, problem: Problem, task: Task, running: _Running) -> np.ndarray:
         """One problem from unit noise to its result, stopping between steps to listen."""
@@ -297,20 +302,34 @@ class Worker:
         if running.saved and running.saved.due:
             running.save()
 
-    def _network(self, bundle: Bundle, variant: str, name: str) -> Engine:
-        key = (bundle.sha256, variant, name)
+    def _network(self, bundle: Bundle, variant: str, name: str, threads: int) -> Engine:
+        settings = self._config.engine
+        on_gpu = settings.backend == "tensorrt" or settings.provider != "cpu"
+        key = (bundle.sha256, variant, name, self._threads if on_gpu else threads)  # a GPU has no use for another number
         if key not in self._engines:
             files = bundle.manifest.variants[variant]
             if name not in files:
                 raise BundleError(f"{bundle.folder}: variant {variant} has no network '{name}', only {', '.join(files)}")
-            must_fit(bundle.file(files[name]))
-            self._engines[key] = self._open(bundle, variant, name, bundle.verified(files[name]))
+            try:
+                must_fit(bundle.file(files[name]))
+            except EngineUnavailable:
+                if not self._spared(key[-1]):
+                    raise
+                must_fit(bundle.file(files[name]))
+            self._engines[key] = self._open(bundle, variant, name, bundle.verified(files[name]), key[-1])
         return self._engines[key]
 
-    def _open(self, bundle: Bundle, variant: str, name: str, onnx: Path) -> Engine:
+    def _spared(self, threads: int) -> bool:
+        """Closes what is open for another number of threads, where no job in hand can be using it; whether there was any."""
+        others = [key for key in self._engines if key[-1] != threads] if len(self._stack) == 1 else []
+        for key in others:
+            self._engines.pop(key).close()
+        return bool(others)
+
+    def _open(self, bundle: Bundle, variant: str, name: str, onnx: Path, threads: int) -> Engine:
         """As the config wants it; where that has still to be built, onnxruntime meanwhile, and the supervisor is told."""
         settings, ranges = self._config.engine, bundle.manifest.ranges
-        wanted = (onnx, settings.backend, self._threads, settings.provider, self._config.plans_dir, ranges)
+        wanted = (onnx, settings.backend, threads, settings.provider, self._config.plans_dir, ranges)
         try:
             try:
                 return open_engine(*wanted)
@@ -323,11 +342,11 @@ class Worker:
             log.warning("model %s, %s %s: onnxruntime computes meanwhile: %s", bundle.manifest.name, variant, name, e)
             build = {"model": bundle.manifest.name, "variant": variant, "name": name, "onnx": str(onnx), "ranges": ranges}
             self._wire.send({"type": "build", **build, "gpu": asdict(known_gpu())})
-            return open_engine(onnx, "onnxruntime", self._threads, settings.provider)
+            return open_engine(onnx, "onnxruntime", threads, settings.provider)
 
-    def _provider(self, bundle: Bundle, variant: str) -> str:
+    def _provider(self, bundle: Bundle, variant: str, threads: int) -> str:
         """What computes this variant: more than one name where a part of it has still to be built for another one."""
-        engines = [self._network(bundle, variant, name) for name in bundle.manifest.variants[variant]]
+        engines = [self._network(bundle, variant, name, threads) for name in bundle.manifest.variants[variant]]
         return ", ".join(sorted({engine.provider for engine in engines}))
 
     def _keep(self, folder: Path, job_id: str, made: Any) -> list[dict[str, Any]]:

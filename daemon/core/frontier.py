@@ -20,7 +20,7 @@ from msgspec import Meta
 Count = Annotated[int, Meta(ge=1)]
 Place = Annotated[int, Meta(ge=0)]
 Cost = Annotated[float, Meta(ge=0)]
-_NOISE = 0.05
+NOISE = 0.05
 """Costs are compared on a logarithmic grid of this width, so that noise brings no point to the frontier."""
 
 
@@ -94,5 +94,5 @@ def frontier(candidates: Iterable[Point]) -> tuple[Point, ...]:
 
 def costs(point: Point) -> tuple[int, int, int]:
     """Time, energy and distance on the grid."""
-    time, energy, distance = (round(math.log(max(c, 1e-9)) / _NOISE) for c in (point.sample_ms, point.energy_j, point.distance))
+    time, energy, distance = (round(math.log(max(c, 1e-9)) / NOISE) for c in (point.sample_ms, point.energy_j, point.distance))
     return time, energy, distance

@@ -53,6 +53,10 @@ class Job:
     durable: bool = True
     camera: str | None = None
     """The camera whose frame it wants."""
+    quality: float | None = None
+    """The least quality of the operating point that is acceptable; None: that of the model's first point."""
+    anytime: bool = False
+    """When its time is up, the best estimate so far is better than nothing."""
 
 
 @dataclass(eq=False)
@@ -67,6 +71,8 @@ class Entry:
     item: int = 0
     heard_at: float | None = None
     """When the worker last said something about it in this run."""
+    point: Any = None
+    """The operating point it runs at on this board (`points.BoardPoint`), once it has been started."""
     frame: str | None = None
     """The picture its camera took, once it is there."""
     waits_for_frame: bool = False
