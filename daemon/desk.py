@@ -197,6 +197,8 @@ class Desk:
         for entry, why in self.waiting.overdue(now):
             if entry not in self.stack:
                 self._finish(entry, "expired", {}, now, Refusal("deadline", why))
+            elif entry.job.anytime:
+                self._worker.send({"type": "hurry", "id": entry.job.id})
             elif not entry.cancelled:
                 entry.cancelled = True
                 self._worker.send({"type": "cancel", "id": entry.job.id})
@@ -209,7 +211,7 @@ class Desk:
             self._start(best, now)
 
     def _start(self, entry: Entry, now: float) -> None:
-        job, entry.heard_at = entry.job, None
+        job, entry.heard_at, entry.rested_s = entry.job, None, 0.0
         entry.point = self.choose(entry, now)
         self.stack.append(entry)
         if job.start_by is not None and job.durable:
@@ -225,6 +227,10 @@ class Desk:
                 "frame": entry.frame,
                 "durable": job.durable,
                 "point": entry.point and asdict(entry.point),
+                "items": job.items,
+                "paced": job.durable,
+                "anytime": job.anytime,
+                "finish_in_s": None if job.deadline_at is None else job.deadline_at - now,
             }
         )
 
@@ -253,8 +259,9 @@ class Desk:
 
     def _step(self, entry: Entry, message: Mapping[str, Any], now: float) -> None:
         if entry.heard_at is not None and entry is self.stack[-1]:
-            self.longest_step = max(self.longest_step, now - entry.heard_at)
-        entry.heard_at = now
+            took, rested = now - entry.heard_at, message["rested_s"] - entry.rested_s
+            self.longest_step = max(self.longest_step, took - rested)
+        entry.heard_at, entry.rested_s = now, message["rested_s"]
         entry.step, entry.steps, entry.item = message["step"], message["steps"], message["item"]
         if entry.state == "running" and now - entry.told_at >= _PROGRESS_PERIOD:
             self._say(entry, now, progress=True)

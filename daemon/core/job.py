@@ -73,6 +73,8 @@ class Entry:
     """When the worker last said something about it in this run."""
     point: Any = None
     """The operating point it runs at on this board (`points.BoardPoint`), once it has been started."""
+    rested_s: float = 0.0
+    """What the worker has paused in it, to keep the pace, in this run."""
     frame: str | None = None
     """The picture its camera took, once it is there."""
     waits_for_frame: bool = False

@@ -67,6 +67,8 @@ def result(
         "artifacts": facts.get("artifacts", []),
         "output": facts.get("output", {}),
     }
+    if "quality_tier" in facts:
+        out["quality_tier"] = facts["quality_tier"]
     if facts.get("resumed_steps"):
         out["resumed_steps"] = facts["resumed_steps"]
     if error is not None:
