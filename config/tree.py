@@ -153,8 +153,17 @@ class Engine:
 class Board:
     """The machine we run on."""
 
-    kind: Annotated[Literal["auto", "generic"], Meta(description="board family; auto: find out")] = "auto"
-    sysfs_root: Annotated[FilePath, Meta(description="where the kernel's /sys lies")] = "/sys"
+    kind: Annotated[
+        Literal["auto", "generic", "jetson", "raspberry-pi", "simulated"],
+        Meta(description="board family; auto: find out; simulated: no hardware, a model of one, for trials"),
+    ] = "auto"
+    sysfs_root: Annotated[
+        FilePath,
+        Meta(description="where the kernel's /sys lies; of DIR/sys, /dev, /etc and /var are looked for in DIR, else inside it"),
+    ] = "/sys"
+    preset: Annotated[Word, Meta(description="simulated: the board that is played")] = "orin-nano"
+    ambient_c: Annotated[float, Meta(ge=-40, le=90, description="simulated: temperature of the air around it")] = 25.0
+    speedup: Annotated[float, Meta(ge=1, le=1000, description="simulated: its seconds per second")] = 1.0
 
 
 @dataclass(frozen=True)

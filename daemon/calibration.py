@@ -18,6 +18,7 @@ from typing import Literal
 from ..config import typed
 from ..config.tree import Config
 from ..engines.bundle import Bundle, Manifest
+from .board.clocks import cpu_clocks
 from .core.frontier import Point, Quality, Speed
 
 _RUNTIMES = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu")}
@@ -90,18 +91,18 @@ def path_of(config: Config, bundle: Bundle) -> Path:
     return Path(config.state_dir) / "calibration" / f"{bundle.manifest.name}-{bundle.manifest.version}.json"
 
 
-def fingerprint(config: Config, bundle: Bundle, mode: str | None) -> Fingerprint:
-    """Of this machine, as it is now, in this power mode."""
-    backend, sysfs = config.engine.backend, Path(config.board.sysfs_root)
+def fingerprint(config: Config, bundle: Bundle, board: str, mode: str | None) -> Fingerprint:
+    """Of this machine as it is now. board: its name; mode: the power mode that it is in."""
+    backend = config.engine.backend
     return Fingerprint(
-        board=_board(sysfs),
+        board=board,
         arch=platform.machine(),
         cores=os.cpu_count() or 1,
         memory_mb=_memory_mb(),
         backend=f"{backend} on {config.engine.provider}",
         runtime=runtime(backend),
         model_sha256=bundle.sha256,
-        clock_mhz=_clock_mhz(sysfs),
+        clock_mhz=_clock_mhz(Path(config.board.sysfs_root)),
         mode=mode,
     )
 
@@ -138,20 +139,9 @@ def store(path: Path, calibration: Calibration) -> None:
         os.close(folder)
 
 
-def _board(sysfs: Path) -> str:
-    """The device tree's model (Jetson, Raspberry Pi), else the processor's name."""
-    try:
-        return (sysfs / "firmware/devicetree/base/model").read_text("utf-8", "replace").strip("\0 \n")
-    except OSError:
-        pass
-    lines = _lines(Path("/proc/cpuinfo"))
-    return next((v.strip() for k, _, v in (line.partition(":") for line in lines) if k.strip() == "model name"), "unknown")
-
-
 def _clock_mhz(sysfs: Path) -> int:
     """The processor's own limit: what somebody has capped it to may be another tomorrow."""
-    lines = [_lines(p) for p in sysfs.glob("devices/system/cpu/cpufreq/policy*/cpuinfo_max_freq")]
-    return max((int(found[0]) // 1000 for found in lines if found and found[0].isdecimal()), default=0)
+    return max((round(clock.top / 1000) for clock in cpu_clocks(sysfs)), default=0)
 
 
 def _memory_mb() -> int:

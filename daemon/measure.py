@@ -26,7 +26,7 @@ from ..engines.samplers import sampler
 from ..engines.schedules import schedule
 from ..plugins.kind import JobKind, Problem, Site, Task
 from ..plugins.play import drive, solve, trajectory, walk
-from .board.power import Meter
+from .board.energy import Meter
 from .calibration import Method
 from .core.frontier import Quality, Speed
 from .models import job_threads

@@ -70,16 +70,16 @@ class Offer:
 
 
 class Offers:
-    """The offers of all models. `mode`: the board's power mode; where it changes, what was measured in it holds no more."""
+    """The offers of all models on this board. `mode`: its power mode; what was measured in another one does not hold."""
 
-    def __init__(self, config: Config, mode: str | None = None):
-        self._config, self._mode = config, mode
+    def __init__(self, config: Config, board: str, mode: str | None):
+        self._config, self._board, self.mode = config, board, mode
         self._offers: dict[str, Offer] = {}
 
     def of(self, bundle: Bundle) -> Offer:
         """Read once for each model, as a calibration is a file."""
         if bundle.sha256 not in self._offers:
-            found, why = load(path_of(self._config, bundle), fingerprint(self._config, bundle, self._mode))
+            found, why = load(path_of(self._config, bundle), fingerprint(self._config, bundle, self._board, self.mode))
             if why:
                 log.warning("%s; until then %s runs as it ships", why, bundle.manifest.name)
             self._offers[bundle.sha256] = _offer(self._config, bundle, found)

@@ -20,7 +20,8 @@ from ...config.tree import Config
 from ...engines.bundle import BundleError, OperatingPoint
 from ...engines.engine import EngineError
 from ...plugins.kind import load_kinds
-from ..board.power import find_meter
+from ..board.board import find_board
+from ..board.energy import Meter
 from ..calibration import Calibration, fingerprint, load, path_of, store
 from ..core.frontier import Point, Quality, Speed, frontier, points
 from ..models import find_models
@@ -56,8 +57,8 @@ def main(args: argparse.Namespace) -> int:
 
     if found := disturbance():
         print(f"denoised calibrate: {found}", file=sys.stderr)
-    kinds, meter = load_kinds(), find_meter(Path(config.board.sysfs_root))
-    mode: str | None = None
+    kinds, board = load_kinds(), find_board(config.board)
+    meter, mode = Meter(board), board.read(time.monotonic()).mode
     until, done = time.monotonic() + args.minutes * 60, list[Calibration]()
     for number, bundle in enumerate(bundles):
         manifest, path, now = bundle.manifest, path_of(config, bundle), time.monotonic()
@@ -67,7 +68,10 @@ def main(args: argparse.Namespace) -> int:
         try:
             measurer = Measurer(config, kinds[manifest.kind], bundle, meter)
             begun = _begun(
-                path, Calibration.empty(manifest, fingerprint(config, bundle, mode), measurer.method, measurer.idle_w())
+                path,
+                Calibration.empty(
+                    manifest, fingerprint(config, bundle, board.traits.name, mode), measurer.method, measurer.idle_w()
+                ),
             )
             made = _calibrate(measurer, begun, path, now + (until - now) / (len(bundles) - number))
         except KeyboardInterrupt:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...config.refusal import Refusal
@@ -13,7 +12,8 @@ from ...config.tree import Config
 from ...engines.bundle import Bundle, BundleError, Manifest
 from ...engines.engine import EngineError
 from ...plugins.kind import load_kinds
-from ..board.power import find_meter
+from ..board.board import find_board
+from ..board.energy import Meter
 from ..calibration import Method
 from ..core.frontier import Point, Quality, Speed, points
 from .calibrate import compute_as_the_worker, table
@@ -74,7 +74,7 @@ def bench(config: Config, bundles: Sequence[Bundle]) -> tuple[list[Bench], list[
 
     if found := disturbance():
         print(f"denoised models: {found}", file=sys.stderr)
-    kinds, meter = load_kinds(), find_meter(Path(config.board.sysfs_root))
+    kinds, meter = load_kinds(), Meter(find_board(config.board))
     out, problems = [], []
     for bundle in bundles:
         manifest = bundle.manifest

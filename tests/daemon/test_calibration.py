@@ -6,6 +6,7 @@ import json
 import pytest
 from denoised.config import typed
 from denoised.config.tree import Config
+from denoised.daemon.board.board import find_board
 from denoised.daemon.calibration import Calibration, Fingerprint, Method, fingerprint, load, path_of, store
 from denoised.daemon.core.frontier import Quality, Speed, frontier, points
 from denoised.engines.bundle import SHIPPED, read_bundle
@@ -115,14 +116,16 @@ def test_the_fingerprint_tells_model_board_and_runtime(tmp_path):
     (tmp_path / "firmware/devicetree/base/model").write_bytes(b"NVIDIA Jetson Orin Nano Developer Kit\0")
     policy = tmp_path / "devices/system/cpu/cpufreq/policy0"
     policy.mkdir(parents=True)
+    (policy / "cpuinfo_min_freq").write_text("115200\n")
     (policy / "cpuinfo_max_freq").write_text("1728000\n")
     config = typed.read({"board": {"sysfs_root": str(tmp_path)}, "state_dir": "/var/lib/d"}, Config)
     a, b = (read_bundle(SHIPPED / name) for name in ("surface-defects", "plant-imputer"))
-    here = fingerprint(config, a, "15W")
+    board = find_board(config.board).traits.name
+    here = fingerprint(config, a, board, "15W")
     assert here.board == "NVIDIA Jetson Orin Nano Developer Kit"
     assert here.runtime.startswith("onnxruntime ")
     assert (here.clock_mhz, here.mode) == (1728, "15W")
     assert here.cores > 0 and here.memory_mb > 0
-    assert here.differences(fingerprint(config, a, "15W")) == ""
-    assert here.differences(fingerprint(config, b, "15W")).startswith("model_sha256 was")
+    assert here.differences(fingerprint(config, a, board, "15W")) == ""
+    assert here.differences(fingerprint(config, b, board, "15W")).startswith("model_sha256 was")
     assert str(path_of(config, b)) == "/var/lib/d/calibration/plant-imputer-0.1.0.json"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
+
 import pytest
 from denoised.config import typed
 from denoised.config.tree import Config
@@ -19,14 +22,13 @@ def calibrate(daemon, models, qualities, threads=(1,)):
     bundle = read_bundle(models / "toy-model")
     config = typed.read(daemon.settings, Config)
     board = find_board(config.board)
-    here = fingerprint(config, bundle, board.read(0.0).mode)
+    here = fingerprint(config, bundle, board.traits.name, board.read(time.monotonic()).mode)
     measured = tuple(Quality("fp32", "ddim", steps, distance, 0.1) for steps, distance in qualities.items())
     speeds = tuple(Speed("fp32", "ddim", 1, n, 1.0 / n, 3.0 + 1.5 * n) for n in threads)
     made = Calibration.empty(bundle.manifest, here, Method("t", "e", "q"), 3.0)
-    for figure in (*measured, *speeds):
-        made = made.plus(figure)
     best = frontier(points(measured, speeds))
-    calibration.store(calibration.path_of(config, bundle), type(made)(**{**vars(made), "complete": True, "frontier": best}))
+    made = dataclasses.replace(made, qualities=measured, speeds=speeds, frontier=best, complete=True)
+    calibration.store(calibration.path_of(config, bundle), made)
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import pytest
 from denoised.config import typed
 from denoised.config.tree import Config
 from denoised.daemon import measure
-from denoised.daemon.board.power import ModelMeter
+from denoised.daemon.board.energy import Meter
+from denoised.daemon.board.generic import Generic
 from denoised.daemon.measure import Measurer, Played
 from denoised.engines.bundle import SHIPPED, OperatingPoint, read_bundle
 from denoised.engines.denoiser import Guidance
@@ -23,7 +24,7 @@ ONE_THREAD = typed.read({"engine": {"threads": 1}}, Config)
 
 
 @pytest.fixture
-def measurer(monkeypatch):
+def measurer(monkeypatch, tmp_path):
     """Of the shipped imputer, impatient: these tests look at what is measured, not at how exactly."""
     values = [[None if (i + k) % 5 == 0 else float(i * k % 7) for k in range(2)] for i in range(72)]
     small = {"tags": ["a", "b"], "values": values, "samples": 4}
@@ -31,7 +32,7 @@ def measurer(monkeypatch):
     monkeypatch.setattr(measure, "REFERENCE_STEPS", 8)
     monkeypatch.setattr(measure, "_SECONDS", 0.0)
     bundle = read_bundle(SHIPPED / "plant-imputer")
-    measurer = Measurer(ONE_THREAD, load_kinds()[bundle.manifest.kind], bundle, ModelMeter())
+    measurer = Measurer(ONE_THREAD, load_kinds()[bundle.manifest.kind], bundle, Meter(Generic(tmp_path)))
     yield measurer
     measurer.close()
 
@@ -52,9 +53,9 @@ def test_the_same_point_has_the_same_distance_each_time(measurer):
         ("plant-imputer", OperatingPoint("fp32", "gaussian_exact", 1, 8)),
     ],
 )
-def test_the_self_test_fills_the_largest_batch_and_goes_the_kinds_own_way(name, point):
+def test_the_self_test_fills_the_largest_batch_and_goes_the_kinds_own_way(name, point, tmp_path):
     bundle = read_bundle(SHIPPED / name)
-    measurer = Measurer(ONE_THREAD, load_kinds()[bundle.manifest.kind], bundle, ModelMeter())
+    measurer = Measurer(ONE_THREAD, load_kinds()[bundle.manifest.kind], bundle, Meter(Generic(tmp_path)))
     played = measurer.play(point)
     measurer.close()
     assert len(played.results[0]) == 8
