@@ -20,6 +20,7 @@ from ..config.tree import Config
 from ..engines.bundle import Bundle, Manifest
 from .board.clocks import cpu_clocks
 from .core.frontier import Point, Quality, Speed
+from .durable import write_json
 
 _RUNTIMES = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu")}
 """Backend -> the distributions that bring it, where their names differ."""
@@ -124,19 +125,7 @@ def load(path: Path, here: Fingerprint) -> tuple[Calibration | None, str | None]
 
 def store(path: Path, calibration: Calibration) -> None:
     """Durable and whole, or what was there before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    with part.open("w", encoding="utf-8") as f:
-        json.dump(asdict(calibration), f, indent=1)
-        f.write("\n")
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(part, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    write_json(path, asdict(calibration))
 
 
 def _clock_mhz(sysfs: Path) -> int:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -21,6 +21,7 @@ from ..config.tree import Config, Reply
 from .artifacts import date_folder
 from .clock import synchronised
 from .core import reply
+from .core.bulk import is_bulk
 from .core.dispatch import Waiting
 from .core.job import Entry, Job, folder_name, job_of
 from .disk import Disk
@@ -36,6 +37,18 @@ log = logging.getLogger(__name__)
 _PROGRESS_PERIOD = 0.2
 """Seconds between two progress events of one job; state changes are always said."""
 _DISK_AGAIN_S = 5.0
+_LOOKED_AT = 64
+"""Waiting jobs that are looked through for those that come next."""
+
+
+class Steward(Protocol):
+    """Who says what a job may cost: the governor."""
+
+    def choose(self, entry: Entry, now: float) -> BoardPoint | None:
+        """The operating point for a job that starts now; None where its model is not there."""
+
+    def ended(self, entry: Entry, state: str, facts: Mapping[str, Any], now: float) -> dict[str, Any]:
+        """What the result says of its energy."""
 
 
 class Desk:
@@ -67,8 +80,9 @@ class Desk:
         self.checkpoint_bytes = 0
         self.mean_run_ms = 1000
         """What a job takes, as a moving average."""
-        self.choose: Callable[[Entry, float], BoardPoint | None] = lambda entry, now: None
-        """The operating point for a job that starts now; None where its model is not there."""
+        self.steward: Steward | None = None
+        self._held_back: str | None = None
+        """Why bulk jobs do not start now."""
         self._ephemeral: dict[str, Callable[[dict[str, Any] | None], None]] = {}
 
     def recover(self, now: float) -> None:
@@ -96,7 +110,9 @@ class Desk:
     def enter(self, job: Job, now: float) -> None:
         """A job that is stored begins its life."""
         self.counts["accepted"] += 1
-        self._say(self._enter(Entry(job)), now)
+        entry = self._enter(Entry(job))
+        entry.reason = self._held_back if is_bulk(job) else None
+        self._say(entry, now)
 
     def digest(self, job_id: str) -> str | None:
         """The digest of what was asked under this id, however long it is over; None where the id is new."""
@@ -192,6 +208,49 @@ class Desk:
         best = self.waiting.choose(self.stack, now)
         return None if best is not None and self._disk.full and best.job.durable else best
 
+    def first_waiting(self, now: float) -> Entry | None:
+        """The most urgent job that could start now if nothing was running."""
+        return self.waiting.choose((), now)
+
+    def live(self) -> list[Entry]:
+        """Windows of live groups that wait or run."""
+        return [self.entries[job_id] for job_id in self._ephemeral]
+
+    def coming(self, now: float, within_s: float, bulk_comes: bool) -> list[Entry]:
+        """The first jobs that will be able to start within so many seconds and cannot yet."""
+        found = []
+        for _, entry in zip(range(_LOOKED_AT), self.entries.values()):
+            later = entry.waits_for_frame or now < entry.not_before <= now + within_s
+            if not entry.held and (later or (bulk_comes and is_bulk(entry.job))):
+                found.append(entry)
+        return found
+
+    def hold(self, why: str | None, in_hand: bool, now: float) -> None:
+        """Bulk jobs do not start while there is a reason. One that runs stays in the worker's hand (`in_hand`: it is paused
+        there by its pace, for heat), or is laid aside."""
+        before, self._held_back = self._held_back, why
+        if self.waiting.hold_bulk(why is not None):
+            for entry in self.entries.values():
+                if entry.state == "accepted" and is_bulk(entry.job):
+                    entry.reason = why
+                    if why:
+                        self._say(entry, now)
+                        break
+        for entry in self.stack[-1:]:
+            if why is None or not in_hand:
+                if entry.state == "paused" and entry.reason == "thermal":
+                    self._move(entry, "running", now)
+                if why is not None and is_bulk(entry.job) and entry.yields is None and not entry.cancelled:
+                    entry.yields = why
+                    self._worker.send({"type": "pause", "id": entry.job.id})
+            elif entry.state == "running" and entry.job.durable:
+                if entry.job.anytime:
+                    self._worker.send({"type": "hurry", "id": entry.job.id})
+                else:
+                    self._move(entry, "paused", now, "thermal")
+        if before != why:
+            log.info("bulk jobs %s", f"wait: {why}" if why else "go on")
+
     def dispatch(self, now: float) -> None:
         """Hands the worker what it should do now, and ends what is overdue or not wanted any more."""
         for entry, why in self.waiting.overdue(now):
@@ -206,13 +265,17 @@ class Desk:
             for job_id in [job_id for job_id, since in self.outbox.deaf.items() if now - since >= patience]:
                 self.cancel(job_id, now, f"nobody has read its Response Topic for {patience:g} s")
         while self._worker.ready and (best := self.next(now)) is not None:
-            if self.stack:
-                self._move(self.stack[-1], "paused", now, "preempted")
+            for below in self.stack[-1:]:
+                if below.state == "paused":  # for heat
+                    below.reason = "preempted"
+                    self._say(below, now)
+                else:
+                    self._move(below, "paused", now, "preempted")
             self._start(best, now)
 
     def _start(self, entry: Entry, now: float) -> None:
         job, entry.heard_at, entry.rested_s = entry.job, None, 0.0
-        entry.point = self.choose(entry, now)
+        entry.point = self.steward.choose(entry, now) if self.steward else None
         self.stack.append(entry)
         if job.start_by is not None and job.durable:
             self._mark(job.id, "started")
@@ -248,7 +311,8 @@ class Desk:
             self.stack[-1].heard_at = None
             self._move(self.stack[-1], "running", now)
         if message["type"] in ("parked", "cancelled"):
-            self._laid_aside(entry, now, message)
+            self._laid_aside(entry, now, message, entry.yields)
+            entry.yields = None
         elif message["type"] == "done":
             entry.item = entry.job.items
             self.faults.pop(message["about"], None)
@@ -323,6 +387,8 @@ class Desk:
     def _finish(self, entry: Entry, state: str, facts: Mapping[str, Any], now: float, error: Refusal | None = None) -> None:
         """The one final reply: stored with its messages in one transaction, and sent from there."""
         job = entry.job
+        if self.steward:
+            facts = {**facts, **self.steward.ended(entry, state, facts, now)}
         entry.move(state)
         del self.entries[job.id]
         self.outbox.forget(job.id)

@@ -6,10 +6,8 @@ no array library: supervisor and worker both use it.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from ..config.tree import Config
 from ..engines.bundle import Bundle, OperatingPoint
 from .calibration import Calibration, fingerprint, load, path_of
 from .core.frontier import NOISE
+from .durable import read_json, write_json
 from .models import job_threads
 
 log = logging.getLogger(__name__)
@@ -118,18 +117,13 @@ def unmeasured(bundle: Bundle, threads: int) -> BoardPoint:
 
 def pin(folder: Path, point: BoardPoint) -> None:
     """Keeps the point of a job in its folder, durable and whole."""
-    part = folder / f"{_PINNED}.part"
-    with part.open("w") as f:
-        json.dump(asdict(point), f)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(part, folder / _PINNED)
+    write_json(folder / _PINNED, asdict(point))
 
 
 def pinned(folder: Path, bundle: Bundle) -> BoardPoint | None:
     """The point that a job has to go on with; None where it may have any: no checkpoint, or one of another model."""
     try:
-        found = typed.read(json.loads((folder / _PINNED).read_bytes()), BoardPoint)
-    except (OSError, ValueError, RecursionError):
+        found = typed.read(read_json(folder / _PINNED), BoardPoint)
+    except typed.Flaws:
         return None
     return found if found.model_sha256 == bundle.sha256 else None

@@ -20,16 +20,21 @@ from typing import Any
 import msgspec
 
 from ..config.error import ConfigError
+from ..config.refusal import Refusal
 from ..config.tree import Config
+from ..engines.bundle import Bundle
 from ..plugins.kind import JobKind
 from . import wire
 from .artifacts import sweep
+from .board.board import find_board
 from .builds import Builds
 from .bus import Bus, Connected, Delivered, Disconnected, Message, Subscription
 from .care import Care
+from .core.job import Job
 from .desk import Desk
 from .disk import Disk
-from .groups import Groups
+from .governor import GovernorLoop
+from .groups import Groups, measured
 from .link import Link, Nursery, Watched, watch
 from .models import find_models, site_of
 from .notify import notify, reloading, watchdog_period
@@ -42,7 +47,7 @@ from .telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
-_RELOADABLE = ("artifacts", "cameras", "inputs", "models", "queue", "sensors", "telemetry", "triggers")
+_RELOADABLE = ("artifacts", "cameras", "inputs", "models", "policy", "queue", "sensors", "telemetry", "triggers")
 _SWEEP_PERIOD = 60.0
 _CHECK_PERIOD = 1.0
 _RECORD_PERIOD = 10.0
@@ -76,16 +81,21 @@ class Supervisor:
         self._outbox = Outbox(self._spool, self._bus)
         self._desk = Desk(config, self._spool, self._outbox, self._worker, self._cameras, self._disk)
         self._builds = Builds(config, _child_environment(config), self._outbox, self._clock.wall)
-        self._reception = Reception(config, self._bus, self._desk, kinds, site_of(config, models), self._disk, self._builds)
-        self._care = Care(config.engine, self._worker, self._nursery, self._desk, self._renew_worker)
+        site, wall, tick = site_of(config, models), self._clock.wall(), time.monotonic()
+        board = find_board(config.board, Path(config.run_dir) / "clocks.json")
+        self._governor = GovernorLoop(config, self._desk, self._worker, board, self._bundle_of, self._note, wall, tick)
+        self._desk.steward = self._governor
+        self._reception = Reception(config, self._bus, self._desk, kinds, site, self._disk, self._builds, self._governor)
+        self._care = Care(config.engine, self._worker, self._nursery, self._desk, self._renew_worker, self._governor)
         self._telemetry = Telemetry(
             self._desk,
             self._disk,
             self._care,
             (self._worker, self._cameras),
             self._nursery,
-            self._clock.wall(),
-            time.monotonic(),
+            self._governor,
+            wall,
+            tick,
         )
         self._presence = Presence(config.base, self._telemetry.started, self._bus, self._birth)
         self._groups = Groups(config, self._outbox, self._desk, self._clock.wall())
@@ -137,6 +147,7 @@ class Supervisor:
             if (close := self._groups.due) is not None and self._clock.wall() >= close:
                 self._groups.close(self._clock.wall(), now)
             self._desk.results.store(now)
+            self._governor.turn(now, tick, self._clock.wall())
             self._desk.dispatch(now)
             self._outbox.pump(now)
             self._reception.acknowledge()
@@ -144,7 +155,7 @@ class Supervisor:
                 if tick >= at:
                     due[task] = tick + periods[task]
                     task()
-            watch(selector, [self._bus, self._nursery, self._builds, *children], watched)
+            watch(selector, [self._bus, self._nursery, self._builds, self._governor.watch, *children], watched)
             selector.select(max(0.0, min(self._waits(now, tick, children, due.values()))))
             with contextlib.suppress(BlockingIOError):
                 self._wake_in.recv(4096)
@@ -184,7 +195,7 @@ class Supervisor:
         """Seconds until each thing that does not come as an event."""
         restarts = [self._bus.due, self._nursery.restart_at, *(child.restart_at for child in children)]
         times = (self._outbox.due(now), self._desk.waiting.due(now))
-        waits = [at - tick for at in (*due, *restarts) if at is not None]
+        waits = [at - tick for at in (*due, *restarts, self._governor.due) if at is not None]
         waits += [at - now for at in times if at is not None]
         return waits if self._groups.due is None else [*waits, self._groups.due - self._clock.wall()]
 
@@ -194,6 +205,7 @@ class Supervisor:
             if isinstance(event, Message):
                 if event.topic == self._presence.topic:
                     self._presence.hear(event)
+                self._hear_signal(event)
                 # What is acknowledged goes through the reception, in the order of arrival (MQTT 5.0, section 4.6).
                 if not self._groups.measure(event, wall) or event.qos or self._config.triggers:
                     requests.append(event)
@@ -209,6 +221,22 @@ class Supervisor:
         if requests:
             self._check_disk()
             self._reception.take(requests, now)
+
+    def _hear_signal(self, message: Message) -> None:
+        """The plant's price or battery signal, retained or not: it is a state."""
+        signal = self._config.policy.signal
+        if signal is not None and message.topic == signal.topic:
+            self._governor.hear_signal(measured(message.payload, signal.field))
+
+    def _bundle_of(self, job: Job) -> Bundle | None:
+        try:
+            return self._reception.site.model(job.kind, job.params.get("model"))
+        except Refusal:
+            return None
+
+    def _note(self, facts: dict[str, Any]) -> None:
+        """For the flight recorder."""
+        self._recorder.note(self._clock.wall(), facts)
 
     def _hear_child(self, link: Link) -> None:
         if link.wire is None:
@@ -233,6 +261,7 @@ class Supervisor:
         what = message["type"]
         if what in ("ready", "probed"):
             self._care.came_up(time.monotonic())
+            self._governor.worker_came_up()
             notify(f"STATUS={self._presence.note}")
         elif what == "loading":
             self._care.opens = message["model"]
@@ -249,10 +278,10 @@ class Supervisor:
     # ---- from time to time ----------------------------------------------------------------------------------------
 
     def _say_telemetry(self) -> None:
-        measured = self._telemetry.message(self._config, self._clock.wall(), time.monotonic())
-        measured |= {"note": self._presence.note, "reload": self._last_reload, "sensors": self._groups.counts()}
-        measured["builds"] = self._builds.told()
-        self._outbox.telemetry(f"{self._config.base}/telemetry", msgspec.json.encode(measured))
+        told = self._telemetry.message(self._config, self._clock.wall(), time.monotonic())
+        told |= {"note": self._presence.note, "reload": self._last_reload, "sensors": self._groups.counts()}
+        told["builds"] = self._builds.told()
+        self._outbox.telemetry(f"{self._config.base}/telemetry", msgspec.json.encode(told))
 
     def _check_disk(self) -> None:
         before = self._disk.full
@@ -271,8 +300,10 @@ class Supervisor:
         self._presence.tell()
 
     def _record(self) -> None:
-        measured = self._telemetry.message(self._config, self._clock.wall(), time.monotonic())
-        self._recorder.note(self._clock.wall(), {k: measured[k] for k in ("queue", "outbox", "worker", "memory_mb", "temps_c")})
+        told = self._telemetry.message(self._config, self._clock.wall(), time.monotonic())
+        self._recorder.note(
+            self._clock.wall(), {k: told[k] for k in ("queue", "outbox", "worker", "memory_mb", "zones_c", "governor")}
+        )
 
     def _feed_watchdog(self) -> None:
         """The loop turns, or we were not here; and the worker is alive, or it is being replaced."""
@@ -299,17 +330,18 @@ class Supervisor:
     # ---- the bus --------------------------------------------------------------------------------------------------
 
     def _birth(self, broker: list[str]) -> dict[str, Any]:
-        problems = self._telemetry.problems(broker) + self._builds.problems()
+        problems = self._telemetry.problems(broker) + self._builds.problems() + self._governor.problems()
         return self._telemetry.birth(self._config, self._kinds, self._reception.site, problems)
 
     def _subscriptions(self) -> list[Subscription]:
         base = self._config.base
         verbs = ("submit", "cancel", "pause", "resume")
-        triggers = {t.topic for t in self._config.triggers.values()}
+        triggers, signal = {t.topic for t in self._config.triggers.values()}, self._config.policy.signal
         return [
             *(Subscription(f) for f in (*(f"{base}/jobs/+/{verb}" for verb in verbs), *sorted(triggers))),
             Subscription(self._presence.topic, command=False),
             *(Subscription(t, qos=0) for t in self._groups.topics),
+            *([Subscription(signal.topic, qos=0, command=False)] if signal else []),
         ]
 
     # ---- start, reload, stop --------------------------------------------------------------------------------------
@@ -357,6 +389,7 @@ class Supervisor:
         for problem in problems:
             log.warning("model left out: %s", problem)
         self._desk.config = self._reception.config = self._config
+        self._governor.configure(self._config)
         self._reception.site = site_of(self._config, models)
         self._disk.folders = [Path(self._config.state_dir), self._config.artifacts_dir]
         self._disk.min_free_mb = self._config.queue.min_free_mb
@@ -389,6 +422,7 @@ class Supervisor:
         notify("STOPPING=1\nSTATUS=stopping")
         self._builds.stop("the daemon stops")
         self._park_worker()
+        self._governor.close(time.monotonic())
         self._cameras.stop()
         self._nursery.stop()
         self._outbox.pump(self._clock.now())

@@ -104,7 +104,7 @@ def test_a_store_that_fails_leaves_what_was_there(path, monkeypatch):
     def broken(*args, **kwargs):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("denoised.daemon.calibration.os.fsync", broken)
+    monkeypatch.setattr("denoised.daemon.durable.os.fsync", broken)
     with pytest.raises(OSError, match="no space"):
         store(path, dataclasses.replace(WHOLE, complete=False))
     monkeypatch.undo()
