@@ -14,6 +14,7 @@ import pytest
 import yaml
 from denoised.config.load import load as load_config
 from denoised.daemon import measure
+from denoised.daemon.board.board import find_board
 from denoised.daemon.calibration import fingerprint, load
 from denoised.daemon.cli.main import main
 from denoised.engines.bundle import SHIPPED, read_bundle, write_sums
@@ -74,7 +75,10 @@ def calibration(config):
 
 def loaded(config):
     """The calibration as a reader gets it."""
-    here = fingerprint(load_config(config), read_bundle(config.parent / "models" / "tiny"))
+    settings = load_config(config)
+    board = find_board(settings.board)
+    mode = board.read(time.monotonic()).mode
+    here = fingerprint(settings, read_bundle(config.parent / "models" / "tiny"), board.traits.name, mode)
     found, why = load(calibration(config), here)
     assert found is not None, why
     return found
