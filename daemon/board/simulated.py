@@ -75,8 +75,8 @@ PRESETS: dict[str, Preset] = {
                             sink_s=500.0, fan_c=(), case_k_per_w=1.5, limit_w=12.0),
     "orin-nano": _NANO,
     "orin-nano-25w": replace(_NANO, words="Orin Nano in its 25 W mode, fan", idle_w=4.5, full_w=20.0, leak_w=0.7, limit_w=30.0),
-    "orin-nano-box": replace(_NANO, words="Orin Nano in its 15 W mode, fanless box", sink_k_per_w=(2.8,), sink_s=600.0, fan_c=(),
-                             case_k_per_w=0.8),
+    "orin-nano-box": replace(_NANO, words="Orin Nano in its 15 W mode, fanless box", sink_k_per_w=(2.8,), sink_s=600.0,
+                             fan_c=(), case_k_per_w=0.8),
     "orin-nx": replace(_NANO, words="Orin NX in its 25 W mode, fan", idle_w=4.6, full_w=16.9, die_k_per_w=0.6,
                        sink_k_per_w=(2.3, 1.7), sink_s=200.0, leak_w=0.8, limit_w=38.0),
     "orin-nx-box": replace(_NANO, words="Orin NX in its 25 W mode, closed cabinet without a fan", idle_w=4.6, full_w=16.9,
@@ -96,13 +96,10 @@ class SimulatedBoard:
         self.live, self.speedup = config is not None, 1.0
         if config is not None:
             preset, ambient_c, self.speedup = config.preset, config.ambient_c, config.speedup
-        if isinstance(preset, str):
-            if preset not in PRESETS:
-                raise ValueError(f"expected a simulated board of {', '.join(PRESETS)}, found '{preset}'")
-            preset, name = PRESETS[preset], preset
-        else:
-            name = preset.words
-        self.preset, self.ambient_c = p, self.case_c = preset, ambient_c
+        if isinstance(preset, str) and preset not in PRESETS:
+            raise ValueError(f"expected a simulated board of {', '.join(PRESETS)}, found '{preset}'")
+        p = PRESETS[preset] if isinstance(preset, str) else preset
+        self.preset, self.ambient_c = p, ambient_c
         self.load: Callable[[], float] = machine_load()
         self.sink_factor = 1.0
         """Above 1: dust, blocked vents."""
@@ -121,9 +118,12 @@ class SimulatedBoard:
         self._fault: Fault | None = None
         self._frozen = 0.0
         self._at: float | None = None
-        clocks = tuple(round(p.clock_floor + (1 - p.clock_floor) * i / 5, 3) for i in range(6)) if capped else (1.0,)
-        self.traits = Traits("simulated", name, p.throttle_c, p.critical_c, p.has_power, clocks, p.idle_w, p.full_w, p.die_k_per_w,
-                             p.die_s, p.sink_k_per_w[-1] + p.case_k_per_w, p.sink_s, "a model" if p.has_power else "", p.limit_w)  # fmt: skip
+        steps = (p.clock_floor + (1 - p.clock_floor) * i / 5 for i in range(6))
+        clocks = tuple(round(c, 3) for c in steps) if capped else (1.0,)
+        self.traits = Traits(
+            "simulated", p.words, p.throttle_c, p.critical_c, p.has_power, clocks, p.idle_w, p.full_w, p.die_k_per_w, p.die_s,
+            p.sink_k_per_w[-1] + p.case_k_per_w, p.sink_s, "a model" if p.has_power else "", p.limit_w,
+        )  # fmt: skip
 
     @property
     def speed(self) -> float:
@@ -239,7 +239,7 @@ def _relax(temp_c: float, beyond_c: float, watts: float, resistance: float, capa
 
 
 def machine_load() -> Callable[[], float]:
-    """A function that gives the busy share of all cores of this machine since it was asked before; 0 where /proc does not say."""
+    """A function that gives the busy share of this machine's cores since it was asked before; 0 where /proc does not say."""
     before = [0, 0]
 
     def load() -> float:
