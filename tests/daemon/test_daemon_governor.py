@@ -21,14 +21,14 @@ def test_the_load_that_makes_a_board_throttle_never_does_with_the_governor(tmp_p
     """Exit status 0 of the bench: throttle events without it, none with it. How fast anything was is not asked."""
     picture = tmp_path / "live.png"
     command = [sys.executable, "governor_live.py", str(EMULATOR), "--png", str(picture)]
-    command += ["--start-c", "68", "--seconds", "240", "--speedup", "8"]
+    command += ["--start-c", "68", "--seconds", "160", "--speedup", "8"]
     done = subprocess.run(command, cwd=HOUSE / "bench", capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     assert cv2.imread(str(picture)) is not None
 
 
 HOT = {"kind": "simulated", "preset": "pi5", "ambient_c": 46, "speedup": 20}
-"""A Pi in a cabinet so hot that an eighth of its power makes it throttle: whatever this machine has left for the daemon does."""
+"""A Pi in a cabinet so hot that an eighth of its power makes it throttle: what this machine has left for the daemon does."""
 
 
 def under_load(daemon, enough):
