@@ -38,10 +38,18 @@ _LOOK_S = 3.0
 """A budget is the constant power that reaches the target in this time."""
 _RAMP_S = 4.0
 """From idle to full power: weak supplies switch off under a sudden load."""
-_KEEP = 0.6
+_KEEP = 0.65
 """Share of the time to its deadline that a real-time job may plan to use: the first one after idle finds a slow clock."""
+_RESERVE_S = 15.0
+"""Heat of regular real-time work is kept back when it comes within this time."""
+_PEAK_K = 0.2
+"""What a real-time job may heat the die above the target, for a moment."""
+_BLIND_S = 900.0
+"""After this long without a sensor the margin counts what is not known twice."""
 _GAP_S = 600.0
 """The longest time between two readings that the model fills."""
+_LATE = 0.85
+"""Under the objective `energy`, work begins when its most frugal pace needs this share of the time that is left."""
 _DOUBT = 1.05
 """A promise is later than the prediction by this."""
 _FAR_S = 30 * 86400.0
@@ -113,9 +121,10 @@ class Governor:
         self._at: float | None = None
         self._blind_since: float | None = None
         self._clock = traits.clocks[-1]
-        self._spent_w = self._planned_w = 0.0
+        self._spent_w = self._planned_w = self._planned_busy_w = 0.0
         self._carry = 0.0
         self._decided: float | None = None
+        self._late: float | None = None
         self._supply_w = math.inf
         self._supply_events: int | None = None
         if learnt:
@@ -168,7 +177,7 @@ class Governor:
             watts = self._planned_w if rail is None else max(0.0, rail - self._power.idle_w)
         else:
             watts = self._power.watts(busy_w, clock)
-            if rail is not None and dt:
+            if rail is not None and dt and abs(busy_w - self._planned_busy_w) < 0.05 * self.traits.full_w:  # steady: a rail shows moments
                 self._power.observe(dt, rail, busy_w, clock)
         self._spent_w = watts
         self._supply(reading, dt, watts)
@@ -203,12 +212,13 @@ class Governor:
         self._arrivals.see(now, urgent)
         best = self._hull(first)
         budget, why = self._budget(now, dt)
-        mix, why = self._aim(best, budget, first, why)
+        mix, why = self._aim(now, best, budget, first, why)
         pair, duty = self._turn(mix)
         options, clock = self._urgent(urgent, pair, mix, first is not None)
         mine = iter(options)
         choices = tuple(next(mine) if d.realtime else max(0, pair.option) if d is first else self._lean(d) for d in demands)
         self._clock, self._planned_w = clock, pair.watts * duty
+        self._planned_busy_w = first.options[pair.option].watts * duty if first and pair is not IDLE else 0.0
         return Decision(choices, duty, clock, why)
 
     def _hull(self, demand: Demand | None) -> list[Pair]:
@@ -221,8 +231,8 @@ class Governor:
         return max(0, spend(self._hull(demand), max(0.0, self._sustained())).high.option)
 
     def _margin(self) -> float:
-        """K below the limit: what is not known of the die now."""
-        return 0.05 + self._thermal.die_sd
+        """K below the limit: what is not known of the die now. The longer it is blind, the less the model is taken at its word."""
+        return 0.05 + self._thermal.die_sd * (1 + min(1.0, self.blind_s / _BLIND_S))
 
     def _sustained(self) -> float:
         """Watts above idle that can be held for good."""
@@ -233,6 +243,9 @@ class Governor:
         """Watts above idle for bulk until the next decision, and what sets them."""
         target = self.limits.temp_c - self._margin()
         watts, why = self._thermal.holds(target, _LOOK_S), f"heat: holds {target:.1f} C"
+        kept = self._kept_back(now, target)
+        if kept < watts:
+            watts, why = kept, f"heat: kept back for real-time work, {target:.1f} C"
         if self._sensor.why is not None:
             why = f"blind: sensor {self._sensor.why}, for {self.blind_s:.0f} s; holds {target:.1f} C"
         if self.limits.power_w is not None and self.limits.power_w - self._power.idle_w < watts:
@@ -250,19 +263,44 @@ class Governor:
             watts, why = ramp, "ramp: load grows softly"
         return max(0.0, watts), why
 
-    def _aim(self, best: Sequence[Pair], budget: float, first: Demand | None, why: str) -> tuple[Mix, str]:
+    def _kept_back(self, now: float, target: float) -> float:
+        """The watts until the next regular real-time arrival that leave room for its heat."""
+        coming = self._arrivals.next(now)
+        if coming is None or self._arrivals.waiting_s > 0 or not 0.5 < coming[0] < _RESERVE_S:
+            return math.inf
+        wait, watts, lasts = coming
+        idle, warm = (
+            self._thermal.advance(self._thermal.advance(self._thermal.state, wait, p), lasts, watts)[0] for p in (0.0, 1.0)
+        )
+        return max(0.0, (target + _PEAK_K - idle) / max(1e-6, warm - idle))
+
+    def _aim(self, now: float, best: Sequence[Pair], budget: float, first: Demand | None, why: str) -> tuple[Mix, str]:
         mix = spend(best, budget)
         if first is None:
             return mix, "idle"
         if self.limits.objective == "energy":
-            if first.due_in is None:
-                lean = reach(best, best[1].rate)
-            else:
-                time = max(1.0, first.due_in - 2.0 - 0.01 * first.due_in) * (1 - self._arrivals.share)
-                lean = reach(best, first.samples / time)
+            lean, words = self._frugal(now, best, first)
             if lean.watts < mix.watts:
-                return lean, "energy: as little as the deadline allows" if first.due_in is not None else "energy: most frugal"
+                return lean, words
         return (mix, "plenty") if mix.low is mix.high else (mix, why)
+
+    def _frugal(self, now: float, best: Sequence[Pair], first: Demand) -> tuple[Mix, str]:
+        """The fewest joules: the most frugal pair, and late. Heat of today leaks until the end, so what can wait waits until
+        it needs most of the time that is left."""
+        if first.due_in is None:
+            return reach(best, best[1].rate), "energy: most frugal"
+        time = max(1.0, 0.99 * first.due_in - 2.0) * (1 - self._arrivals.share)
+        lean = reach(best, first.samples / time)
+        if lean.low is not IDLE:
+            return lean, "energy: as little as the deadline allows"
+        due_at = now + first.due_in
+        begun = self._late is not None and abs(self._late - due_at) < 5.0
+        if not begun and lean.share < _LATE:
+            if self._sensor.why is None and self._sustained() > lean.high.watts:
+                return Mix(IDLE, lean.high, 0.0), f"energy: waits, {first.due_in:.0f} s are plenty"
+            return lean, "energy: most frugal, in time"
+        self._late = due_at
+        return lean, "energy: most frugal, in time"
 
     def _turn(self, mix: Mix) -> tuple[Pair, float]:
         """Whose turn it is: over some calls each of the two gets its share of them."""

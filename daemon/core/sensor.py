@@ -18,6 +18,8 @@ _AGREE = 3
 """Readings in a row that agree with the model before the sensor is believed again."""
 _STORY = 30
 """Plausible readings in a row, moving as heat does, before it is believed against the model."""
+_MOVES_K = 0.8
+"""A sensor that stands still is stuck when the die must have moved out of its step by more than this."""
 _NEVER = 1e-4
 """Less likely than this is impossible."""
 
@@ -32,7 +34,8 @@ class Sensor:
         self._last: list[float] = []
         self._run = 0
         self._shadow: Thermal | None = None
-        self._good = self._odd = self._seen = 0
+        self._stuck: float | None = None
+        self._good = self._seen = 0
         self._story: list[float] = []
         self._flicker = 0.0
 
@@ -49,8 +52,10 @@ class Sensor:
     def judge(self, temp_c: float | None, problem: str | None, model: Thermal) -> Thermal:
         """Takes one reading; corrects and returns the model, or the one to go on with where the sensor is found stuck."""
         why = self._doubt(temp_c, problem, model)
-        if why == "stuck" and self._shadow is not None and self.why is None:
-            model = self._shadow
+        if why == "stuck" and self._stuck is None:
+            self._stuck = temp_c
+            if self._shadow is not None and self.why is None:
+                model = self._shadow.copy()
         if why is not None:
             self._good = 0
             self.why = self._words(why, temp_c)
@@ -82,13 +87,16 @@ class Sensor:
         if abs(temp_c - model.die_c) > 1.5 + self.step + 4 * math.hypot(model.die_sd, self.noise):
             return "jump"
         same = bool(self._last) and temp_c == self._last[-1]
-        if same and self.why is not None and self.why.startswith("stuck"):
-            return "stuck"
+        if self._stuck is not None:
+            if temp_c == self._stuck:
+                return "stuck"
+            self._stuck = None
         if same and self._run >= 5 and self._shadow is not None:
-            if self._shadow.chance(temp_c, self.step, self.noise) < _NEVER:
+            far = abs(self._shadow.die_c - temp_c) - self.step / 2
+            if far > _MOVES_K and self._shadow.chance(temp_c, self.step, self.noise) < _NEVER:
                 return "stuck"
             often = math.erf(self.step / 2 / (self.noise * math.sqrt(2)))
-            if self._seen > 60 and often < 0.7 and self._run * -math.log(often) > 18:
+            if self._seen > 60 and self.noise > max(self.step, 0.04) and self._run * -math.log(often) > 18:
                 return "stuck"
         return None
 
@@ -118,5 +126,7 @@ class Sensor:
         if len(self._last) >= 2:
             a, b = self._last[-1] - self._last[-2], temp_c - self._last[-1]
             self._flicker += (min(1.0, -a * b) - self._flicker) / min(self._seen, 120)
+            # Turning back between two neighbouring steps is what a reading on their border does, with next to no noise.
+            flicker, border = max(0.0, self._flicker), self.step**2 / 4
             if self._seen > 20:
-                self.noise = min(0.6, max(0.03, math.sqrt(max(0.0, self._flicker))))
+                self.noise = min(0.6, max(0.03, math.sqrt(min(flicker, border) / 4 + max(0.0, flicker - border))))

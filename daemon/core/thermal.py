@@ -23,14 +23,16 @@ _FREEDOM = (0.35, 0.35, 0.5, 0.6)
 """Standard deviation of each constant's logarithm before anything is learnt."""
 BOUND = 2.0
 """No constant leaves e^-2 to e^2 times where it started."""
-_FORGET_S = 4 * 3600.0
-"""Time in which a constant that nothing confirms drifts back."""
-_JITTER_K = (0.02, 0.01)
+_FORGET_S = (100 * 3600.0, 100 * 3600.0, 4 * 3600.0, 100 * 3600.0)
+"""Time in which a constant that nothing confirms drifts back: fan and dust change R2 alone."""
+_JITTER_K = (0.04, 0.02)
 """What the two stages do beyond the model, K per root second."""
 _DRIFT_K = 0.03
 """How the room wanders, K per root second."""
-_AGILE_K = 0.6
-"""How far T0 may wander once the readings say that it does."""
+_CALM = 0.25
+_MEMORY = 0.25
+_AGILE_K = (0.1, 3.0)
+"""How far sink and T0 may wander once the readings have surprised for some seconds."""
 _FASTEST_S = 1.0
 """The longest step of the integration."""
 
@@ -149,23 +151,23 @@ class Thermal:
         for j in range(2, _N):
             p[DIE][j] = p[j][DIE] = r1[j]
             p[SINK][j] = p[j][SINK] = r2[j]
-        agile = _AGILE_K * min(1.0, max(0.0, abs(self.surprise) - 0.3)) if seen else 0.0
+        agile = min(1.0, max(0.0, abs(self.surprise) - _CALM)) if seen else 0.0
         p[DIE][DIE], p[DIE][SINK], p[SINK][DIE], p[SINK][SINK] = (
             p11 + h * _JITTER_K[0] ** 2,
             p12,
             p12,
-            p22 + h * _JITTER_K[1] ** 2,
+            p22 + h * (_JITTER_K[1] + agile * _AGILE_K[0]) ** 2,
         )
-        p[REST][REST] += h * (_DRIFT_K + agile) ** 2
+        p[REST][REST] += h * (_DRIFT_K + agile * _AGILE_K[1]) ** 2
         x[DIE], x[SINK] = die, sink
         # Constants: a slow drift back to where they started, with the noise that keeps the spread they started with.
-        keep = 1 - h / _FORGET_S
-        for i in range(R1, _N):
+        for i, forget in zip(range(R1, _N), _FORGET_S):
+            keep = 1 - h / forget
             x[i] = self.start[i - R1] + keep * (x[i] - self.start[i - R1])
             for j in range(_N):
                 p[i][j] *= keep
                 p[j][i] *= keep
-            p[i][i] += 2 * h / _FORGET_S * self.sd[i - R1] ** 2
+            p[i][i] += 2 * h / forget * self.sd[i - R1] ** 2
 
     def correct(self, temp_c: float, step: float, noise: float) -> None:
         """A reading that is believed: rounded to multiples of `step`, with `noise` (standard deviation) before that."""
@@ -185,7 +187,7 @@ class Thermal:
             p[i][i] = max(p[i][i], 1e-9)
         for i in range(R1, _N):
             x[i] = min(self.start[i - R1] + BOUND, max(self.start[i - R1] - BOUND, x[i]))
-        self.surprise += 0.15 * (mean - self.surprise)
+        self.surprise += _MEMORY * (mean - self.surprise)
 
     def chance(self, temp_c: float, step: float, noise: float) -> float:
         """How likely a sensor that works shows this, 0 to 1."""
