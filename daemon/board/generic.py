@@ -63,7 +63,7 @@ class Generic:
         if self._look_gone or not 0 <= now - self._found_at < _AGAIN_AFTER:
             self._find(now)
             self._cap.watch(self._clocks)
-            self.traits = self._traits()
+            self._renew_traits()
         look = Look()
         reading = self._reading(look, now)
         self._look_gone, self._throttled = look.gone, bool(reading.throttled)
@@ -149,6 +149,11 @@ class Generic:
         if any(c is not None for c in counted):
             return now, int(max(c for c in counted if c is not None))  # siblings of a core tell the same events
         return now, self._throttles.see(now) if now is not None else None
+
+    def _renew_traits(self) -> None:
+        """Another object only where something is another: who holds the old one compares by identity."""
+        if (traits := self._traits()) != self.traits:
+            self.traits = traits
 
     def _traits(self) -> Traits:
         rails, trips = self._power, self._control

@@ -177,7 +177,9 @@ class Governor:
             watts = self._planned_w if rail is None else max(0.0, rail - self._power.idle_w)
         else:
             watts = self._power.watts(busy_w, clock)
-            if rail is not None and dt and abs(busy_w - self._planned_busy_w) < 0.05 * self.traits.full_w:  # steady: a rail shows moments
+            if (
+                rail is not None and dt and abs(busy_w - self._planned_busy_w) < 0.05 * self.traits.full_w
+            ):  # steady: a rail shows moments
                 self._power.observe(dt, rail, busy_w, clock)
         self._spent_w = watts
         self._supply(reading, dt, watts)

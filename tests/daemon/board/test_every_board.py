@@ -73,6 +73,14 @@ def _break(path: Path, how: str) -> None:
         path.write_bytes({"empty": b"", "garbage": b"\x1b\xff error", "endless": b"9" * 100_000}[how])
 
 
+def test_traits_are_the_same_object_while_nothing_changes(board_of, recorded):
+    board = board_of(recorded.files)
+    traits = board.traits
+    for now in (0.0, 1.0, 61.0, 500.0):
+        board.read(now)
+    assert board.traits is traits
+
+
 def test_each_reading_that_failed_says_where_and_why(board_of, recorded, tmp_path):
     board = board_of(recorded.files)
     for folder in tmp_path.iterdir():
