@@ -430,7 +430,13 @@ class GovernorLoop:
         for why in witness.problems(reading, self._traits) if reading else ():
             found.append({"code": "board", "about": "board", "message": why})
         if self._has_sensor and self._policy.distrust and self._policy.blind_s > 30 * self._scale:
-            found.append({"code": "board", "about": "board", "message": f"the temperature sensor is not believed: {self._policy.distrust}"})
+            found.append(
+                {
+                    "code": "board",
+                    "about": "board",
+                    "message": f"the temperature sensor is not believed: {self._policy.distrust}",
+                }
+            )
         return found
 
     # ---- memory -------------------------------------------------------------------------------------------------------
