@@ -237,7 +237,7 @@ class Bus:
             self._client.loop_misc()  # keep-alive
 
     def stop(self, with_will: bool = False) -> None:
-        """A clean goodbye: the broker forgets the will, or publishes it (MQTT 5.0 alone can ask for that)."""
+        """A clean goodbye, no event tells of it: the broker forgets the will, or publishes it (only MQTT 5.0 can ask that)."""
         self._connect_at = None
         if self._connecting is None:
             said = ReasonCode(PacketTypes.DISCONNECT, identifier=_WITH_WILL) if with_will and self.v5 else None
@@ -245,6 +245,7 @@ class Bus:
             until = time.monotonic() + 1.0
             while self._client.want_write() and (left := until - time.monotonic()) > 0:
                 self.wait(left)
+        self._events.clear()
 
     @property
     def connected(self) -> bool:
