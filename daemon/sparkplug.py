@@ -95,8 +95,7 @@ class Sparkplug:
 
     def start(self) -> None:
         """From now on it connects, and connects again, for ever."""
-        self._set_will()
-        self._bus.start()
+        self._connect(None)
 
     def watched(self) -> tuple[Any, int] | None:
         """The file object to wait for, and for what; None while it only waits for its time."""
@@ -157,17 +156,18 @@ class Sparkplug:
         self._say(f"connected to {self._broker}{waits}")
 
     def _lost(self, opened: bool, again_at: float | None) -> None:
+        """The next connection, at the next broker where there are several, has the next will."""
+        if opened:
+            self._store_bd_seq()
         self._edge.lost(opened)
-        following = self._buses[self._edge.broker]
-        if following is not self._bus or again_at is None:
-            self._bus.stop()
-            self._bus = following
-            self._bus.start(again_at)
-        self._set_will()
+        self._bus.stop()
+        self._bus = self._buses[self._edge.broker]
+        self._connect(again_at)
 
-    def _set_will(self) -> None:
+    def _connect(self, at: float | None) -> None:
         will = self._edge.death(time.time())
         self._bus.set_will(self._topic["NDEATH"], self._codec.encode(will), retain=False)
+        self._bus.start(at)
 
     def _publish(self, wall: float) -> None:
         before = self._edge.state, self._edge.waiting

@@ -259,7 +259,7 @@ class Edge:
                 if metric.value is True:
                     self.rebirth()
                 continue
-            wanted = node.get(metric.name) if metric.name else by_alias.get(metric.alias)
+            wanted = node.get(metric.name) if metric.name else by_alias.get(metric.alias or 0)
             try:
                 if wanted is None:
                     raise ValueError(f"there is no metric '{metric.name[:64] or metric.alias}'")

@@ -91,7 +91,7 @@ def group(tags: Mapping[str, Any]) -> Iterator[Metric]:
         properties = {key: float(value) for key, value in limits.items() if value is not None}
         yield Metric(tag, _REAL, quality=STALE, properties=properties, stored=True)
         for part in ("value", "q05", "q95"):
-            yield Metric(f"imputed/{tag}/{part}", _REAL, quality=STALE, properties=properties, stored=True)
+            yield Metric(f"imputed/{tag}/{part}", _REAL, quality=STALE, stored=True)
 
 
 def of_telemetry(message: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:

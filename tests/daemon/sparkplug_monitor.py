@@ -218,7 +218,7 @@ class Monitor:
         for m in p.metrics:
             assert m.at_ms is not None and m.type is None  # payloads-metric-datatype-not-req
             if by_alias and m.name is None:
-                birth = by_alias[m.alias]  # payloads-alias-data-cmd-requirement
+                birth = by_alias[m.alias or 0]  # payloads-alias-data-cmd-requirement
             else:
                 assert not by_alias and m.name in born  # topics-nbirth-metric-reqs
                 birth = born[m.name]

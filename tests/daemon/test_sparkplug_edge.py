@@ -65,7 +65,9 @@ class Plant:
         self.name = f"n-{time.monotonic_ns()}"
         self.proxies = [Proxy(b.port, self._watch) for b in brokers]
         self.raw: list = []
-        self.monitor, self.connects, self.packets = Monitor(), [], []
+        self.monitor = Monitor()
+        self.connects: list[Connect] = []
+        self.packets: list[Packet] = []
         self.disconnects: list[bytes] = []
         self.filters: list[tuple[str, int]] = []
         self.order: list[str] = []
@@ -81,7 +83,7 @@ class Plant:
         self.config = typed.read(plain, Config)
         self.hosts = [Client(typed.read({"port": b.port}, Mqtt), []) for b in brokers]
         for host in self.hosts:
-            host.bus.subscribe([Subscription(f"spBv1.0/g/+/{self.name}/#"), Subscription(f"spBv1.0/g/+/{self.name}")])
+            host.bus.subscribe([Subscription(f"spBv1.0/g/+/{self.name}/#")])
             host.__enter__()
         self.seen: list[tuple[int, Packet]] = []
         self.start()

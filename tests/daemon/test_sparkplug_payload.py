@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 from denoised.daemon.core.sparkplug import GOOD, STALE, Message, Metric, Received, Type
@@ -180,7 +181,7 @@ def tahu():
 
 def test_eclipse_tahu_reads_the_types_that_we_send_as_we_meant_them(tahu):
     """It takes small negative integers for large ones, and an UInt32 from another field: we send neither."""
-    values = {
+    values: dict[Type, Any] = {
         Type.INT32: -70000, Type.UINT8: 250, Type.UINT16: 65000, Type.FLOAT: 0.5, Type.DOUBLE: 1.1, Type.BOOLEAN: True,
         Type.STRING: "Öl 61 °C", Type.TEXT: "", Type.UUID: "0-0", Type.INT64: "-1099511627776",
     }  # fmt: skip

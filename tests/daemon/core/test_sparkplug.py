@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from denoised.daemon.core.sparkplug import GOOD, REBIRTH, Edge, Message, Metric, Received, Type, as_type
+from denoised.daemon.core.sparkplug import GOOD, REBIRTH, Edge, Message, Metric, Received, Type, Value, as_type
 from denoised.daemon.sparkplug_payload import encode
 from denoised.tests.daemon.sparkplug_monitor import Monitor, packet
 from hypothesis import given, settings
@@ -434,7 +434,7 @@ def test_every_stored_value_reaches_the_host_or_is_counted_as_dropped(events, pr
     assert rig.edge.waiting == 0
 
 
-def play(rig: Rig, what: str, words: list) -> float | None:
+def play(rig: Rig, what: str, words: list) -> Value:
     """One event; the value, where it told a stored one that has to arrive."""
     edge = rig.edge
     rig.wall += 0.001
