@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import random
-import shutil
-import subprocess
 import tracemalloc
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +15,6 @@ from denoised.tests.daemon.sparkplug_monitor import packet
 from hypothesis import given
 from hypothesis import strategies as st
 
-HOUSE = Path(__file__).resolve().parents[2]
 LIMIT = 65536
 AT = 1_800_000_000.25
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -153,30 +148,6 @@ def test_no_bytes_crash_the_reader_and_none_stay_in_memory():
 
 
 # ---- another library ------------------------------------------------------------------------------------------------------
-
-TAHU = HOUSE / ".venv" / "node_modules" / "sparkplug-payload"
-READER = """
-const spb = require(process.argv[1]).get("spBv1.0");
-const lines = require("fs").readFileSync(0, "utf8").trim().split("\\n");
-const plain = (key, v) => v && v.__isLong__ ? v.toString() : v;
-for (const line of lines) console.log(JSON.stringify(spb.decodePayload(Buffer.from(line, "hex")), plain));
-"""
-
-
-@pytest.fixture(scope="session")
-def tahu():
-    """decode(payloads) by the library of Eclipse Tahu in JavaScript, its integers of 64 bits as text."""
-    if shutil.which("node") is None or not TAHU.exists():
-        pytest.skip("Eclipse Tahu's sparkplug-payload is not there: needs node and npm, then `make test` fetches it")
-
-    def read(payloads: list[bytes]) -> list[dict]:
-        command = ["node", "-e", READER, str(TAHU)]
-        text = "\n".join(p.hex() for p in payloads)
-        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr
-        return [json.loads(line) for line in done.stdout.splitlines()]
-
-    return read
 
 
 def test_eclipse_tahu_reads_the_types_that_we_send_as_we_meant_them(tahu):

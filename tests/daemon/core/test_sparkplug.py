@@ -76,6 +76,23 @@ def test_a_change_is_told_once_and_no_change_not_at_all():
     assert [m.value for m in message.metrics] == [43.0]
 
 
+def test_what_goes_there_and_back_between_two_messages_is_no_change():
+    rig = alive()
+    rig.tell(None, "Temp", 41.0)
+    rig.turn()
+    rig.tell(None, "Temp", 42.0)
+    rig.tell(None, "Temp", 41.0)
+    assert rig.turn() == []
+
+
+def test_metrics_of_one_message_are_in_the_order_of_their_time():
+    rig = alive()
+    rig.tell("press", "oil", 1.0)
+    rig.tell("press", "note", "earlier", ago=0.1)
+    (message,) = rig.turn()
+    assert [m.name for m in message.metrics] == ["note", "oil"]
+
+
 def test_each_value_of_a_stored_metric_is_told_not_the_newest_alone():
     rig = alive()
     for value in (1.0, 2.0, 3.0):
