@@ -58,7 +58,7 @@ def sizes(names: list[str], aliases: bool) -> tuple[int, int, float, float]:
             band = (k + 60.5, k + 62.5) if quality == "imputed" else (None, None)
             told(edge, Sample(name, WALL + second, k + 61.5, quality, *band), "sensors-0", WALL + second)
         out.append(sum(len(encode(m)) for m in edge.turn(WALL + second, second)) / len(names))
-    return len(births[0]), len(births[1]), *out
+    return len(births[0]), len(births[1]), out[0], out[1]
 
 
 def samples_a_second() -> tuple[float, float]:

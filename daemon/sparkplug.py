@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import selectors
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,15 +45,15 @@ class _State:
 
 
 class Sparkplug:
-    """Used by one thread: wait for `watched` until `due` at the latest, then `turn`. `wall` is seconds since 1970.
+    """Used by one thread: wait for `watched` until `due` at the latest, then `turn`.
 
-    kinds: of job that can be asked for. properties: texts by the names of `sparkplug_tags.PROPERTIES`.
+    kinds: of job that can be asked for. wall: the clock for time stamps, seconds since 1970.
     OSError: the library protobuf is not there.
     """
 
-    def __init__(self, config: Config, kinds: Iterable[str], properties: Mapping[str, str], wall: float):
+    def __init__(self, config: Config, kinds: Iterable[str], wall: Callable[[], float]):
         assert config.sparkplug is not None
-        settings, self._base, self._kinds = config.sparkplug, config.base, sorted(kinds)
+        settings, self._base, self._kinds, self._wall = config.sparkplug, config.base, sorted(kinds), wall
         self._codec = _codec()
         group, node = settings.group, settings.node or config.gateway.id
         self._topic = {
@@ -78,12 +78,13 @@ class Sparkplug:
         self._refused = 0
         self._too_large = False
         self._edge.declare(None, tags.node(self._kinds))
-        self._tell(((f"Properties/{name}", properties[name]) for name in tags.PROPERTIES), wall)
-        self._tell([(tags.REFUSED, 0)], wall)
+        self._tell([(tags.REFUSED, 0)])
 
-    def configure(self, config: Config, models: Mapping[str, str], wall: float) -> None:
-        """The devices that there are, and kind -> model that its jobs run with; also after a reload."""
-        self._tell(((tags.ACTIVE.format(kind), models.get(kind)) for kind in self._kinds), wall)
+    def configure(self, config: Config, status: Mapping[str, Any]) -> None:
+        """What there is now, also after a reload: devices from the configuration, the rest from the daemon's own status."""
+        models = {m["kind"]: f"{m['name']} {m['version']}" for m in reversed(status["models"])}  # the first is the default
+        self._tell((tags.ACTIVE.format(kind), models.get(kind)) for kind in self._kinds)
+        self._tell((f"Properties/{name}", str(status[name.lower()])) for name in tags.PROPERTIES)
         wanted = {_camera(name): list(tags.camera()) for name in config.cameras}
         wanted |= {_group(name): list(tags.group(group.tags)) for name, group in config.sensors.items()}
         for gone in set(self._edge.devices()) - wanted.keys():
@@ -107,26 +108,26 @@ class Sparkplug:
         speaks = self._edge.due(time.monotonic()) if self._bus.connected and not self._stalled else None
         return min((at for at in (self._bus.due, speaks) if at is not None), default=None)
 
-    def turn(self, wall: float) -> list[bus.Message]:
+    def turn(self) -> list[bus.Message]:
         """Moves what can be moved without waiting; what hosts asked for, as requests for the reception."""
         requests: list[bus.Message] = []
         for event in self._bus.turn():
             if isinstance(event, bus.Message):
                 self._bus.ack(event)
-                requests += self._hear(event, wall)
+                requests += self._hear(event)
             elif isinstance(event, Connected):
                 self._connected(event)
             elif isinstance(event, Disconnected) and (event.opened or self._bus.due is not None):
                 self._say(f"no connection: {event.reason}")
                 self._lost(event.opened, self._bus.due)
         if self._bus.connected and (self._edge.leaving or not self._stalled):
-            self._publish(wall)
+            self._publish()
         return requests
 
-    def stop(self, wall: float) -> None:
+    def stop(self) -> None:
         """The host is told that we go."""
         if self._bus.connected:
-            self._send(self._edge.death(wall))
+            self._send(self._edge.death(self._wall()))
         self._bus.stop(with_will=True)
 
     def counts(self) -> dict[str, Any]:
@@ -165,20 +166,20 @@ class Sparkplug:
         self._connect(again_at)
 
     def _connect(self, at: float | None) -> None:
-        will = self._edge.death(time.time())
+        will = self._edge.death(self._wall())
         self._bus.set_will(self._topic["NDEATH"], self._codec.encode(will), retain=False)
         self._bus.start(at)
 
-    def _publish(self, wall: float) -> None:
-        before = self._edge.state, self._edge.waiting
-        for message in self._edge.turn(wall, time.monotonic()):
+    def _publish(self) -> None:
+        before = self._edge.state
+        for message in self._edge.turn(self._wall(), time.monotonic()):
             self._send(message)
             if message.kind == "NBIRTH":
                 self._say(f"told to hosts by {self._broker}")
         if self._edge.leaving:
             self._say(f"the primary host '{self._host}' is offline; {self._edge.waiting} values are kept")
             self._bus.stop(with_will=True)
-            self._lost(True, time.monotonic() + (_WALK_S if before[0] == "waiting" else 0.0))
+            self._lost(True, time.monotonic() + (_WALK_S if before == "waiting" else 0.0))
 
     def _send(self, message: Message) -> None:
         topic = self._topic[message.kind] + (f"/{message.device}" if message.device is not None else "")
@@ -216,17 +217,17 @@ class Sparkplug:
 
     # ---- commands -------------------------------------------------------------------------------------------------
 
-    def _hear(self, message: bus.Message, wall: float) -> list[bus.Message]:
+    def _hear(self, message: bus.Message) -> list[bus.Message]:
         if message.topic != self._topic["NCMD"]:
             self._hear_state(message)
             return []
         if message.retained:
-            self._refuse("a retained command fires at each reconnect; send it with retain 0", wall)
+            self._refuse("a retained command fires at each reconnect; send it with retain 0")
             return []
         try:
             received = self._codec.decode(message.payload, _LARGEST)
         except ValueError as e:
-            self._refuse(str(e), wall)
+            self._refuse(str(e))
             return []
         orders, refused = self._edge.command(received)
         requests = []
@@ -236,9 +237,9 @@ class Sparkplug:
             except ValueError as e:
                 refused.append(f"{name}: {e}")
             else:
-                self._tell([(name, value)], wall)
+                self._tell([(name, value)])
         for why in refused:
-            self._refuse(why, wall)
+            self._refuse(why)
         return requests
 
     def _request(self, name: str, text: str) -> bus.Message:
@@ -264,31 +265,31 @@ class Sparkplug:
             return
         self._edge.host(state.online, state.timestamp)
 
-    def _refuse(self, why: str, wall: float) -> None:
+    def _refuse(self, why: str) -> None:
         self._refused += 1
         log.info("sparkplug: command refused: %s", why)
-        self._tell([(tags.REFUSED, self._refused), (tags.REFUSAL, why)], wall)
+        self._tell([(tags.REFUSED, self._refused), (tags.REFUSAL, why)])
 
     # ---- what there is to tell ------------------------------------------------------------------------------------
 
-    def telemetry(self, message: Mapping[str, Any], wall: float) -> None:
+    def telemetry(self, message: Mapping[str, Any]) -> None:
         """What the daemon measured."""
-        self._tell(tags.of_telemetry(message), wall)
+        self._tell(tags.of_telemetry(message))
 
-    def final(self, message: Mapping[str, Any], wall: float) -> None:
+    def final(self, message: Mapping[str, Any]) -> None:
         """A job is over, or a request was refused."""
-        self._tell(tags.of_final(message), wall)
+        self._tell(tags.of_final(message))
 
-    def sample(self, group: str, sample: Sample, wall: float) -> None:
+    def sample(self, group: str, sample: Sample) -> None:
         """A value of the repaired stream. What a group answers that was reconfigured meanwhile is passed over."""
-        device = _group(group)
+        device, wall = _group(group), self._wall()
         if self._edge.has(device, sample.tag):
             for name, value, quality in tags.of_sample(sample):
                 self._edge.update(device, name, value, sample.at, wall, quality)
 
-    def frame(self, camera: str, error: str | None, wall: float) -> None:
+    def frame(self, camera: str, error: str | None) -> None:
         """A camera gave a frame, or why it did not: then it is away until it gives one."""
-        device = _camera(camera)
+        device, wall = _camera(camera), self._wall()
         if not self._edge.has(device, tags.FRAMES):
             return
         if error is None:
@@ -299,7 +300,8 @@ class Sparkplug:
             self._edge.update(device, tags.LAST_ERROR, error[:256], wall, wall)
             self._edge.lose(device)
 
-    def _tell(self, values: Iterable[tuple[str, Value]], wall: float) -> None:
+    def _tell(self, values: Iterable[tuple[str, Value]]) -> None:
+        wall = self._wall()
         for name, value in values:
             self._edge.update(None, name, value, wall, wall)
 

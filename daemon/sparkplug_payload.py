@@ -66,18 +66,20 @@ _Payload = _payload_class()
 
 
 def encode(message: Message) -> bytes:
-    """The payload of a message of ours. Births say name, type and properties of each metric, data the name or the alias."""
+    """The payload of a message of ours. Births say name, type and properties of each metric, data name (or alias) and type.
+
+    Data should do without the type (payloads-metric-datatype-not-req), but then the JavaScript reader of Eclipse Tahu, on which
+    other hosts are built, reads no value. It costs two bytes.
+    """
     payload, birth = _Payload(timestamp=_ms(message.at)), message.kind.endswith("BIRTH")
     if message.seq is not None:
         payload.seq = message.seq
     for metric in message.metrics:
-        out = payload.metrics.add(timestamp=_ms(metric.at))
+        out = payload.metrics.add(timestamp=_ms(metric.at), datatype=metric.type)
         if birth or metric.alias is None:
             out.name = _text(metric.name)
         if metric.alias is not None:
             out.alias = metric.alias
-        if birth or message.kind == "NDEATH":  # a death has no birth before it that tells its type
-            out.datatype = metric.type
         if metric.historical:
             out.is_historical = True
         if metric.value is None:

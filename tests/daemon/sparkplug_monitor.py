@@ -216,13 +216,14 @@ class Monitor:
         by_alias = {m.alias: m for m in born.values() if m.alias is not None}
         last = 0
         for m in p.metrics:
-            assert m.at_ms is not None and m.type is None  # payloads-metric-datatype-not-req
+            assert m.at_ms is not None  # payloads-name-birth-data-requirement
             if by_alias and m.name is None:
                 birth = by_alias[m.alias or 0]  # payloads-alias-data-cmd-requirement
             else:
                 assert not by_alias and m.name in born  # topics-nbirth-metric-reqs
                 birth = born[m.name]
-            assert birth.type is not None and birth.name is not None
+            assert birth.name is not None
+            assert m.type == birth.type in VALUE_FIELD  # it should be left out: see `sparkplug_payload.encode` why it is not
             assert m.value_field == (None if m.null else VALUE_FIELD[birth.type])
             self._quality(m)
             if not m.historical:

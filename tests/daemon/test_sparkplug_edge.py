@@ -26,10 +26,15 @@ from denoised.demo.broker import Broker
 from denoised.tests.chaos.mqtt import CONNECT, PUBLISH, SUBSCRIBE, read
 from denoised.tests.chaos.proxy import UP, Proxy
 from denoised.tests.conftest import PATIENCE
-from denoised.tests.daemon.sparkplug_monitor import Monitor, Packet, packet
+from denoised.tests.daemon.sparkplug_monitor import INT64, Monitor, Packet, packet
 
 DISCONNECT = 14
-PROPERTIES = {"Version": "1", "Started": "now", "Board": "bench"}
+STATUS = {
+    "version": "1",
+    "started": "now",
+    "board": "bench",
+    "models": [{"kind": "toy", "name": "toy-model", "version": "1.0.0"}, {"kind": "toy", "name": "other", "version": "2"}],
+}
 DEVICES = {"cameras": {"line1": {"source": "/dev/video0"}}, "sensors": {"press": {"tags": {"oil": {"topic": "oil"}}}}}
 
 
@@ -68,6 +73,7 @@ class Plant:
         self.monitor = Monitor()
         self.connects: list[Connect] = []
         self.packets: list[Packet] = []
+        self.payloads: list[bytes] = []
         self.disconnects: list[bytes] = []
         self.filters: list[tuple[str, int]] = []
         self.order: list[str] = []
@@ -89,12 +95,12 @@ class Plant:
         self.start()
 
     def start(self) -> None:
-        self.node = Sparkplug(self.config, ["toy"], PROPERTIES, time.time())
-        self.node.configure(self.config, {"toy": "toy-model 1.0.0"}, time.time())
+        self.node = Sparkplug(self.config, ["toy"], time.time)
+        self.node.configure(self.config, STATUS)
         self.node.start()
 
     def close(self) -> None:
-        self.node.stop(time.time())
+        self.node.stop()
         for i, host in enumerate(self.hosts):
             if self.config.sparkplug and self.config.sparkplug.primary_host:
                 host.bus.publish(f"spBv1.0/STATE/{self.config.sparkplug.primary_host}", b"", retain=True)
@@ -109,7 +115,7 @@ class Plant:
         watched, due = self.node.watched(), self.node.due
         wait = seconds if due is None else max(0.0, min(seconds, due - time.monotonic()))
         select.select([watched[0]] if watched else [], [], [], wait)
-        self.requests += self.node.turn(time.time())
+        self.requests += self.node.turn()
         while self.raw:
             self._take(*self.raw.pop(0))
         for number, host in enumerate(self.hosts):
@@ -132,6 +138,7 @@ class Plant:
         elif control.kind == PUBLISH:
             published = read(control, connection.version)
             self.packets.append(packet(published.topic, published.payload, control.flags >> 1 & 3, published.retain))
+            self.payloads.append(published.payload)
             self.monitor.see(self.packets[-1])
             self.order.append(self.packets[-1].kind)
         elif control.kind == DISCONNECT:
@@ -218,7 +225,7 @@ def test_a_session_is_clean_has_its_death_as_will_subscribes_and_is_born_in_this
 def test_bd_seq_goes_on_over_restarts(make_plant):
     plant = make_plant()
     plant.born()
-    plant.node.stop(time.time())
+    plant.node.stop()
     plant.start()
     plant.born(2)
     assert [packet("spBv1.0/g/NDEATH/n", c.will)["bdSeq"] for c in plant.connects] == [0, 1]
@@ -242,7 +249,7 @@ def test_attempts_without_a_connection_use_up_no_bd_seq(make_plant):
 def test_who_goes_on_purpose_says_its_death_before_the_disconnect(make_plant, protocol):
     plant = make_plant(protocol=protocol)
     plant.born()
-    plant.node.stop(time.time())
+    plant.node.stop()
     plant.until(lambda: plant.order[-2:] == ["NDEATH", "DISCONNECT"])
     assert plant.disconnects == [b"\x04" if protocol == "5" else b""]  # payloads-ndeath-will-message-publisher-disconnect-*
     plant.until(lambda: [p for _, p in plant.seen if p.kind == "NDEATH"])
@@ -263,11 +270,11 @@ def test_a_broken_connection_is_told_to_hosts_by_the_broker(make_plant):
 def test_a_camera_that_fails_is_a_device_that_died_until_it_gives_a_frame(make_plant):
     plant = make_plant()
     plant.born()
-    plant.node.frame("line1", None, time.time())
+    plant.node.frame("line1", None)
     plant.until(lambda: plant.value("Frames") == 1)
-    plant.node.frame("line1", "no such device", time.time())
+    plant.node.frame("line1", "no such device")
     plant.until(lambda: plant.kinds()[-1] == "DDEATH")
-    plant.node.frame("line1", None, time.time())
+    plant.node.frame("line1", None)
     plant.until(lambda: plant.kinds()[-1] == "DBIRTH")
     assert (plant.value("Frames"), plant.value("Last Error")) == (2, "no such device")
 
@@ -279,16 +286,16 @@ def test_telemetry_becomes_node_data_where_it_changed(make_plant):
     plant = make_plant()
     plant.born()
     message = {"jobs": {"done": 3}, "queue": {"jobs": 1}, "temps_c": {"cpu": 51.5, "gpu": 48.0}, "clock": "unknown"}
-    plant.node.telemetry(message, time.time())
+    plant.node.telemetry(message)
     plant.until(lambda: plant.value("Jobs/Done") == 3)
     data = plant.packets[-1]
     told = data.kind, data["Governor/Temperature"], data["Jobs/Waiting"], data["Properties/Clock"]
     assert told == ("NDATA", 51.5, 1, "unknown")
     assert "Governor/Power" not in data  # null as in the birth
-    plant.node.telemetry(message, time.time())
+    plant.node.telemetry(message)
     plant.for_a_while(0.5)
     assert plant.packets[-1] is data
-    plant.node.telemetry({**message, "governor": {"power_w": 6.5, "temp_c": 52.0}}, time.time())
+    plant.node.telemetry({**message, "governor": {"power_w": 6.5, "temp_c": 52.0}})
     plant.until(lambda: plant.value("Governor/Power") == 6.5)
 
 
@@ -299,7 +306,7 @@ def test_an_imputed_value_stands_beside_its_tag_never_in_it(make_plant):
 
     def told(sample: Sample) -> dict[str, tuple]:
         before = len(plant.packets)
-        plant.node.sample("press", sample, time.time())
+        plant.node.sample("press", sample)
         plant.until(lambda: len(plant.packets) > before)
         metrics = plant.packets[-1].metrics
         return {m.name: (m.value, m.properties["Quality"][1], m.historical) for m in metrics if m.name}
@@ -322,10 +329,10 @@ def test_an_imputed_value_stands_beside_its_tag_never_in_it(make_plant):
 def test_the_last_job_and_the_last_refusal_are_told(make_plant):
     plant = make_plant()
     plant.born()
-    plant.node.final({"id": "a", "kind": "toy", "state": "done", "run_ms": 120, "model": {"name": "m"}}, time.time())
+    plant.node.final({"id": "a", "kind": "toy", "state": "done", "run_ms": 120, "model": {"name": "m"}})
     plant.until(lambda: plant.value("Jobs/Last/Id") == "a")
     error = {"code": "bad-request", "message": "unknown field", "field": "params.cuont"}
-    plant.node.final({"id": "b", "kind": "toy", "state": "failed", "error": error}, time.time())
+    plant.node.final({"id": "b", "kind": "toy", "state": "failed", "error": error})
     plant.until(lambda: plant.value("Jobs/Last/Id") == "b")
     assert plant.packets[-1]["Jobs/Last/Error Field"] == "params.cuont"
     assert plant.packets[-1]["Jobs/Last/Run Time"] is None
@@ -334,7 +341,7 @@ def test_the_last_job_and_the_last_refusal_are_told(make_plant):
 def test_with_aliases_all_data_is_read_by_number(make_plant):
     plant = make_plant(aliases=True)
     plant.born()
-    plant.node.sample("press", Sample("oil", time.time(), 61.5, "good"), time.time())
+    plant.node.sample("press", Sample("oil", time.time(), 61.5, "good"))
     plant.until(lambda: plant.kinds()[-1] == "DDATA")
     assert [m.name for m in plant.packets[-1].metrics] == [None]
 
@@ -343,7 +350,7 @@ def test_the_largest_sensor_group_has_a_birth_below_128_kib(make_plant):
     plant = make_plant()
     tags = {f"{i:03}" + "x" * 61: {"topic": "t", "low": 0, "high": 1} for i in range(256)}
     config = typed.read({"sparkplug": {"group": "g"}, "sensors": {"big": {"tags": tags}}}, Config)
-    plant.node.configure(config, {}, time.time())
+    plant.node.configure(config, STATUS)
     plant.until(lambda: [p for p in plant.packets if p.device == "sensors-big"])
     sizes = [len(m.payload) for m in births(plant)]
     assert len(plant.packets[-1].metrics) == 4 * 256
@@ -361,6 +368,24 @@ def births(plant: Plant):
             out += host.messages(0.002)
     assert out
     return out
+
+
+def test_eclipse_tahu_reads_a_whole_session_as_it_was_meant(make_plant, tahu):
+    plant = make_plant()
+    plant.born()
+    plant.node.telemetry({"jobs": {"done": 3}, "temps_c": {"cpu": 51.5}, "clock": "unknown"})
+    plant.node.sample("press", Sample("oil", time.time(), 61.7, "imputed", 61.0, 62.0))
+    plant.until(lambda: {"NDATA", "DDATA"} <= {*plant.kinds()})
+    plant.node.frame("line1", "no such device")
+    plant.node.stop()
+    plant.until(lambda: plant.kinds()[-1] == "NDEATH")
+    read = tahu(plant.payloads)
+    assert len(read) == len(plant.packets) > 5
+    for ours, theirs in zip(plant.packets, read):
+        if ours.kind != "NDEATH":  # where it shows a seq that is not there
+            assert (str(ours.seq), str(ours.at_ms)) == (theirs["seq"], theirs["timestamp"])
+        told = [(m.name, m.value if m.type != INT64 or m.null else str(m.value)) for m in ours.metrics]
+        assert [(m["name"], m["value"]) for m in theirs["metrics"]] == told
 
 
 # ---- commands -------------------------------------------------------------------------------------------------------------
@@ -454,8 +479,8 @@ def test_the_primary_host_decides_when_the_node_is_born_and_when_it_goes(make_pl
     assert (f"spBv1.0/STATE/{host}", 1) in plant.filters
     plant.state(f"{host}-wrong", True, 1000)
     plant.state(host, False, 1000)
-    plant.node.sample("press", Sample("oil", time.time() - 5, 1.0, "good"), time.time())
-    plant.node.sample("press", Sample("oil", time.time() - 4, 2.0, "good"), time.time())
+    plant.node.sample("press", Sample("oil", time.time() - 5, 1.0, "good"))
+    plant.node.sample("press", Sample("oil", time.time() - 4, 2.0, "good"))
     plant.for_a_while(1.0)
     assert plant.packets == []  # message-flow-edge-node-birth-publish-phid-wait, -id, -online
     plant.state(host, True, 2000)
@@ -469,8 +494,8 @@ def test_the_primary_host_decides_when_the_node_is_born_and_when_it_goes(make_pl
     plant.until(lambda: "DISCONNECT" in plant.order)
     assert plant.order[plant.order.index("DISCONNECT") - 1] == "NDEATH"  # message-flow-edge-node-birth-publish-phid-offline
     plant.until(lambda: len(plant.connects) == 2)  # operational-behavior-edge-node-termination-host-offline-reconnect
-    plant.node.sample("press", Sample("oil", time.time() - 2, 3.0, "good"), time.time())
-    plant.node.sample("press", Sample("oil", time.time() - 1, 4.0, "good"), time.time())
+    plant.node.sample("press", Sample("oil", time.time() - 2, 3.0, "good"))
+    plant.node.sample("press", Sample("oil", time.time() - 1, 4.0, "good"))
     plant.state(host, True, 1500)
     plant.for_a_while(1.0)
     assert plant.kinds().count("NBIRTH") == 1  # message-flow-edge-node-birth-publish-phid-wait-timestamp
@@ -531,7 +556,7 @@ def test_without_protobuf_the_daemon_says_what_to_install(tmp_path, monkeypatch)
     monkeypatch.delattr("denoised.daemon.sparkplug_payload")
     config = typed.read({"state_dir": str(tmp_path), "sparkplug": {"group": "g"}}, Config)
     with pytest.raises(OSError, match=r"denoised\[sparkplug\]"):
-        Sparkplug(config, [], PROPERTIES, 0.0)
+        Sparkplug(config, [], time.time)
 
 
 @pytest.mark.parametrize("text", ["", "x", "300"])

@@ -65,7 +65,7 @@ def test_the_wire_is_that_of_the_specification():
     told = encode(Message("NBIRTH", None, (metric,), 0.002, 7)), encode(Message("DDATA", "d", (metric,), 0.002, 7))
     assert told == (
         bytes.fromhex("0802 120a 0a0161 1801 2001 50ff01 1807"),
-        bytes.fromhex("0802 1208 0a0161 1801 50ff01 1807"),
+        bytes.fromhex("0802 120a 0a0161 1801 2001 50ff01 1807"),
     )
 
 
