@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from .fields import DOT_PATH, FilePath, JobId, Port, Protocol, TopicFilter, TopicLevel, TopicName, Word
+from .fields import DOT_PATH, FilePath, Hours, JobId, Port, Protocol, TopicFilter, TopicLevel, TopicName, Word
 from .typed import Bad, Duration
 
 
@@ -153,8 +153,17 @@ class Engine:
 class Board:
     """The machine we run on."""
 
-    kind: Annotated[Literal["auto", "generic"], Meta(description="board family; auto: find out")] = "auto"
-    sysfs_root: Annotated[FilePath, Meta(description="where the kernel's /sys lies")] = "/sys"
+    kind: Annotated[
+        Literal["auto", "generic", "jetson", "raspberry-pi", "simulated"],
+        Meta(description="board family; auto: find out; simulated: no hardware, a model of one, for trials"),
+    ] = "auto"
+    sysfs_root: Annotated[
+        FilePath,
+        Meta(description="where the kernel's /sys lies; of DIR/sys, /dev, /etc and /var are looked for in DIR, else inside it"),
+    ] = "/sys"
+    preset: Annotated[Word, Meta(description="simulated: the board that is played")] = "orin-nano"
+    ambient_c: Annotated[float, Meta(ge=-40, le=90, description="simulated: temperature of the air around it")] = 25.0
+    speedup: Annotated[float, Meta(ge=1, le=1000, description="for trials, of a board that is not real: its seconds per second")] = 1.0
 
 
 @dataclass(frozen=True)
@@ -182,6 +191,59 @@ class Queue:
         Duration | None,
         Meta(description="a job whose Response Topic nobody has read for this long is cancelled (MQTT 5); null: never"),
     ] = None
+
+
+@dataclass(frozen=True)
+class Signal:
+    """A price, a battery or a grid signal of the plant, and when bulk work waits for it."""
+
+    topic: TopicName
+    field: Annotated[
+        str | None, Meta(description="field path of the value in a JSON payload; absent: the payload is the number")
+    ] = None
+    above: Annotated[float | None, Meta(description="bulk work waits while the value is above this")] = None
+    below: Annotated[float | None, Meta(description="bulk work waits while the value is below this")] = None
+
+    def __post_init__(self) -> None:
+        if (self.above is None) == (self.below is None):
+            raise Bad("above", "give one of 'above' (a price) and 'below' (a battery)")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the work may cost in heat and energy. Bulk work is every job without a deadline."""
+
+    governor: Annotated[
+        Literal["on", "off"],
+        Meta(description="on: chooses operating point, clock and pace; off: the model's first operating point at full speed"),
+    ] = "on"
+    objective: Annotated[
+        Literal["throughput", "energy"],
+        Meta(description="throughput: as fast as heat allows; energy: as few joules as the deadlines allow"),
+    ] = "throughput"
+    temperature_limit_c: Annotated[
+        Annotated[float, Meta(ge=30, le=120)] | None,
+        Meta(description="where the temperature is held, in C; null: 2 below the point at which the board slows itself down"),
+    ] = None
+    power_limit_w: Annotated[
+        Annotated[float, Meta(gt=0, le=10000)] | None,
+        Meta(description="most that the whole board may draw, in watts; null: no limit"),
+    ] = None
+    energy_budget_j_per_day: Annotated[
+        Annotated[float, Meta(gt=0)] | None,
+        Meta(
+            description="joules that the whole board may take in a day (3600 J are 1 Wh); bulk work is spread over the day and "
+            "waits when they are used up; null: no budget"
+        ),
+    ] = None
+    quiet_hours: Annotated[
+        tuple[Hours, ...], Meta(description="local times of day in which bulk work waits, such as 22:00-06:00")
+    ] = ()
+    background_kinds: Annotated[
+        tuple[Word, ...],
+        Meta(description="job kinds that run when nothing else waits, whatever their priority; bulk even with a deadline"),
+    ] = ()
+    signal: Signal | None = None
 
 
 @dataclass(frozen=True)
@@ -245,6 +307,11 @@ class Trigger:
         None
     )
     deliver: Annotated[Literal["file", "mqtt"], Meta(description="artifacts as files, or as messages as well")] = "file"
+    quality: Annotated[
+        Annotated[float, Meta(ge=0, le=1)] | None,
+        Meta(description="least quality that is acceptable, 0 to 1, as calibrate measures it; absent: as the model ships"),
+    ] = None
+    anytime: Annotated[bool, Meta(description="when its time is up, the best so far is better than nothing")] = False
     reply: Reply | None = None
 
 
@@ -341,6 +408,7 @@ class Config:
     board: Board = field(default_factory=Board)
     telemetry: Telemetry = field(default_factory=Telemetry)
     queue: Queue = field(default_factory=Queue)
+    policy: Policy = field(default_factory=Policy)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     sparkplug: Sparkplug | None = None
     cameras: dict[TopicLevel, Camera] = field(default_factory=dict)

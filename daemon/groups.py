@@ -15,8 +15,9 @@ from .core import triggers
 from .core.gaps import Group, Repair, Sample
 from .core.intake import decode
 from .core.job import Job
-from .desk import JSON, Desk
+from .desk import Desk
 from .outbox import Outbox
+from .results import JSON
 from .spool import Outgoing
 
 _KIND = "sensor-imputation"
@@ -96,6 +97,7 @@ class Groups:
             items=0,
             received_at=now,
             priority=_PRIORITY,
+            wanted_at=now + config.max_latency / 2,
             durable=False,
         )
         self._pending[group.name] = job_id
@@ -113,6 +115,16 @@ class Groups:
         for sample in samples:
             topic = f"{self._base}/sensors/{group}/{sample.tag}"
             self._outbox.say("sample", Outgoing(topic, msgspec.json.encode(sample.message()), content_type=JSON))
+
+
+def measured(payload: bytes, field: str | None) -> float | None:
+    """The number in a plant's message; None where it holds none."""
+    try:
+        body = decode(payload, _LARGEST)
+        value = triggers.at(body, field) if field else body
+    except (Refusal, KeyError):
+        return None
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def _read(payload: bytes, settings: Tag) -> tuple[Any, float | None]:

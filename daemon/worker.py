@@ -2,7 +2,8 @@
 
 A crash of a native library is this process's death and nobody else's. It is run by one thread; a job that arrives while
 another is in hand is of higher priority and is run right there, between two steps of the other. Every death is cheap,
-so nothing is ever unloaded here: a process that holds too much, or whose engine failed, is replaced.
+so next to nothing is ever unloaded here: a process that holds too much, or whose engine failed, is replaced. A network
+is open once for each number of threads that jobs have asked for; where memory is short the other numbers make room.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import errno
 import hashlib
 import logging
+import math
 import os
 import select
 import shutil
@@ -41,16 +43,23 @@ from ..engines.engine import (
     TensorSpec,
     open_engine,
 )
+from ..engines.schedules import schedule
 from ..engines.trt_library import known_gpu, memory_available
 from ..plugins.kind import JobKind, Problem, Task, load_kinds
-from ..plugins.play import drive, trajectory
+from ..plugins.play import drive, solve, trajectory, walk
 from . import calibration, wire
 from .checkpoints import Checkpoints
 from .core.job import folder_name
+from .core.pace import Pace
 from .logs import RateLimit
 from .models import find_models, job_threads, site_of
+from .points import BoardPoint, unmeasured
 
 log = logging.getLogger(__name__)
+
+
+_Network = tuple[str, str, str, int]
+"""Which network is open: the model's sha256, variant, name, threads."""
 
 
 class _Cancelled(Exception):
@@ -63,8 +72,38 @@ class _Parked(Exception):
 
 _FOOTPRINT = 4
 """Memory that a loaded network takes, as a multiple of its file: weights, their packed copy, activations; rounded up."""
+_SIGN_OF_LIFE_S = 1.0
+"""A job that rests says so this often."""
+_WRAP_UP_S, _FIRST_REST_S = 0.05, 0.02
+"""What the end of a job takes, and what an item takes outside of the loop before one was seen."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _DISK_FAULTS = (errno.EIO, errno.EROFS, errno.EFBIG)
+
+
+@dataclass
+class Anytime:
+    """How a job that takes the best so far comes to its end in time. Monotonic seconds."""
+
+    until: float
+    """When it is due; infinite where it has no deadline."""
+    items: int
+    rest_s: float
+    """What an item takes outside of the loop, by earlier jobs of the kind."""
+    hurried: bool = False
+    """Its time is up: of each problem the best so far."""
+    problem_until: float = math.inf
+    done: int = 0
+    steps: int = 0
+
+    def begin(self, now: float, item_count: int, items_done: int) -> None:
+        """A problem about so many items begins: it has its part of the time that is left for denoising."""
+        items_left = max(self.items - items_done, item_count)
+        left = self.until - now - _WRAP_UP_S - self.rest_s * items_left
+        self.problem_until = now + max(0.0, left) * item_count / items_left
+
+    def enough(self, now: float, step_s: float) -> bool:
+        """Whether the next step would come too late, and one more call of the network as well."""
+        return self.hurried or now + 2 * step_s > self.problem_until
 
 
 @dataclass
@@ -78,12 +117,26 @@ class _Running:
     items_done: int = 0
     parked_s: float = 0.0
     """Time that more urgent jobs took out of this one."""
+    pace: Pace | None = None
+    """None: it is never paced."""
+    stepped_at: float = 0.0
+    opened_s: float = 0.0
+    """Time that its networks took to open."""
+    solving_s: float = 0.0
+    """Time in the loop, with its rests."""
+    anytime: Anytime | None = None
     saved: Checkpoints | None = None
     fresh: list[np.ndarray] = field(default_factory=list)
     """Results of problems that are not saved yet."""
     solved: int = 0
     current: Checkpoint | None = None
     resumed_steps: int = 0
+
+    def tier(self) -> dict[str, float]:
+        """What the result of a job that takes the best so far is worth: the share of its steps that were taken."""
+        if self.anytime is None:
+            return {}
+        return {"quality_tier": round(self.anytime.done / self.anytime.steps, 3) if self.anytime.steps else 1.0}
 
     def save(self) -> None:
         """Writes down how far it is; an ephemeral job never is. A disk that is full costs the checkpoint, not the job."""
@@ -102,9 +155,14 @@ class Worker:
         self._kinds: dict[str, JobKind] = load_kinds()
         self._site = site_of(config, find_models(config)[0])
         self._threads = job_threads(config)
-        self._engines: dict[tuple[str, str, str], Engine] = {}
+        self._engines: dict[_Network, Engine] = {}
         self._waiting: list[dict[str, Any]] = []
         self._stack: list[_Running] = []
+        self._duty = 1.0
+        """Share of the time in which paced jobs may compute."""
+        self._rest_s: dict[str, float] = {}
+        """What an item of each kind takes outside of the loop, a moving average."""
+        self._to_warm: dict[str, Any] | None = None
         self._cancelled: set[str] = set()
         self._unwanted: set[str] = set()
         self._inherited = set(sys.modules)
@@ -122,6 +180,10 @@ class Worker:
             self._listen()
             while self._waiting:
                 self._run(self._waiting.pop(0))
+            if self._to_warm is not None:
+                message, self._to_warm = self._to_warm, None
+                self._warm(message)
+                continue
             if len(found) < len(bundles):
                 bundle = bundles[len(found)]
                 found[bundle.manifest.name] = self._probe(bundle)
@@ -139,7 +201,7 @@ class Worker:
         self._wire.send({"type": "loading", "model": bundle.manifest.name})
         try:
             variant = bundle.manifest.operating_points[0].variant
-            engines = [self._network(bundle, variant, name) for name in bundle.manifest.variants[variant]]
+            engines = [self._network(bundle, variant, name, self._threads) for name in bundle.manifest.variants[variant]]
             began = time.monotonic()
             for engine in engines:
                 engine.run(zeros(engine.inputs, bundle.manifest.ranges))
@@ -158,6 +220,14 @@ class Worker:
                 self._cancelled.add(message["id"])
             elif message["type"] == "pause":
                 self._unwanted.add(message["id"])
+            elif message["type"] == "pace":
+                self._duty = message["duty"]
+            elif message["type"] == "hurry":
+                for running in self._stack:
+                    if running.id == message["id"] and running.anytime:
+                        running.anytime.hurried = True
+            elif message["type"] == "warm":
+                self._to_warm = message
             elif message["type"] == "ping":
                 self._wire.send({"type": "pong"})
             elif message["type"] == "park":
@@ -167,8 +237,12 @@ class Worker:
 
     def _run(self, message: dict[str, Any]) -> None:
         job_id = message["id"]
-        began = time.monotonic()
-        running = _Running(job_id)
+        began, cpu = time.monotonic(), time.process_time()
+        running = _Running(job_id, pace=Pace() if message["paced"] else None)
+        if message["anytime"]:
+            until = math.inf if message["finish_in_s"] is None else began + message["finish_in_s"]
+            rest_s = self._rest_s.get(message["kind"], _FIRST_REST_S)
+            running.anytime = Anytime(until, message["items"], rest_s)
         self._stack.append(running)
         folder = self._config.artifacts_dir / f".{folder_name(job_id)}.part"
         try:
@@ -202,6 +276,11 @@ class Worker:
         run_ms = round((time.monotonic() - began - running.parked_s) * 1000)
         written = running.saved.written if running.saved else 0
         answer |= {"id": job_id, "about": running.model, "run_ms": run_ms, "checkpoint_bytes": written}
+        paced_s = running.pace.total_s if running.pace else 0.0
+        answer |= {"paced_s": paced_s, "opened_s": running.opened_s, "cpu_s": time.process_time() - cpu}
+        if answer["type"] == "done" and message["items"]:
+            rest_s = max(0.0, run_ms / 1000 - running.solving_s - running.opened_s) / message["items"]
+            self._rest_s[message["kind"]] = 0.7 * self._rest_s.get(message["kind"], rest_s) + 0.3 * rest_s
         answer["imported"] = self._imported()
         self._wire.send(answer)
 
@@ -217,19 +296,18 @@ class Worker:
         params: Any = typed.read(message["params"], kind.params)
         bundle = self._site.model(kind.name, getattr(params, "model", None))
         running.model = bundle.manifest.name
-        point = bundle.manifest.operating_points[0]
+        given = typed.read(message["point"], BoardPoint) if message["point"] else unmeasured(bundle, self._threads)
+        point, told, threads = given.point(bundle), given.told(bundle), given.threads
         shutil.rmtree(folder, ignore_errors=True)
         if message["durable"]:
             folder.mkdir(parents=True)
-        told = {"variant": point.variant, "sampler": point.sampler, "steps": point.steps, "batch": point.batch}
-        told["threads"] = self._threads
         task = Task(
             id=running.id,
             seed=message["seed"],
             folder=folder,
             bundle=bundle,
             point=point,
-            network=lambda name: self._network(bundle, point.variant, name),
+            network=lambda name: self._network(bundle, point.variant, name, threads),
             site=self._site,
             frame=Path(message["frame"]) if message.get("frame") else None,
             origin={
@@ -241,11 +319,11 @@ class Worker:
                 "operating_point": " ".join(f"{k}={v}" for k, v in told.items()),
             },
         )
-        provider = self._provider(bundle, point.variant)
+        provider = self._provider(bundle, point.variant, threads)
         if message["durable"]:  # what one provider has begun no other one ends: the bytes would be nobody's
             runtime = [__version__, calibration.runtime(self._config.engine.backend)]
-            identity = [message["kind"], message["params"], task.seed, bundle.sha256, told, provider, runtime]
-            running.saved = self._checkpoints(running.id, identity)
+            identity = [message["kind"], message["params"], task.seed, bundle.sha256, given.shipped, told, provider, runtime]
+            running.saved = self._checkpoints(running.id, identity, given)
         outcome = drive(kind.work(params, task), lambda problem: self._solve(problem, task, running))
         artifacts = self._keep(folder, running.id, outcome.artifacts) if outcome.artifacts else []
         return {
@@ -255,62 +333,132 @@ class Worker:
             "artifacts": artifacts,
             "output": outcome.output,
             "resumed_steps": running.resumed_steps,
+            **running.tier(),
         }
 
-    def _checkpoints(self, job_id: str, identity: Any) -> Checkpoints:
+    def _checkpoints(self, job_id: str, identity: Any, point: BoardPoint) -> Checkpoints:
         settings = self._config.checkpoints
         folder = Path(self._config.state_dir) / "work" / folder_name(job_id)
-        return Checkpoints(folder, identity, settings.write_budget_mb_per_day * 1e6, settings.expected_uptime)
+        return Checkpoints(folder, identity, settings.write_budget_mb_per_day * 1e6, settings.expected_uptime, point)
 
     def _solve(self, problem: Problem, task: Task, running: _Running) -> np.ndarray:
         """One problem from unit noise to its result, stopping between steps to listen."""
         running.items_done = len(running.seen - set(problem.items))
         running.seen.update(problem.items)
         saved, n = running.saved, running.solved
-        x = saved.result(n) if saved and n < saved.count else None
+        x, step = saved.result(n) if saved and n < saved.count else None, task.point.steps
         if x is not None:
             running.resumed_steps += task.point.steps
         else:
             at = saved.current if saved and n == saved.count and not running.fresh else None
             running.resumed_steps += at.step if at else 0
-            for checkpoint in trajectory(problem, task, at):
-                running.current = checkpoint
-                self._border(running, checkpoint.step, task.point.steps)
-            x = checkpoint.x
+            began, parked_s = time.monotonic(), running.parked_s
+            x, step = self._walk(problem, task, running, at)
+            running.solving_s += time.monotonic() - began - (running.parked_s - parked_s)
             running.fresh.append(x)
             running.current = None
+        if running.anytime:
+            running.anytime.done += step
+            running.anytime.steps += task.point.steps
         running.solved += 1
         return x
 
-    def _border(self, running: _Running, step: int, steps: int) -> None:
-        """Between two steps: say how far we are, run what is more urgent, stop what is not wanted."""
-        self._wire.send({"type": "step", "id": running.id, "step": step, "steps": steps, "item": running.items_done})
-        self._listen()
-        while self._waiting:
-            began = time.monotonic()
-            self._run(self._waiting.pop(0))
-            running.parked_s += time.monotonic() - began
-        if running.id in self._cancelled:
-            raise _Cancelled
-        if running.id in self._unwanted:
-            raise _Parked
-        if running.saved and running.saved.due:
-            running.save()
+    def _walk(self, problem: Problem, task: Task, running: _Running, at: Checkpoint | None) -> tuple[np.ndarray, int]:
+        """The trajectory of one problem, and how many steps of it were taken: all, unless it takes the best so far."""
+        anytime, first = running.anytime, at.step if at else 0
+        walking: Any = trajectory(problem, task, at)
+        if anytime:
+            anytime.begin(time.monotonic(), len(set(problem.items)), running.items_done)
+        running.stepped_at = time.monotonic()
+        for checkpoint in walking:
+            step_s = time.monotonic() - running.stepped_at if checkpoint.step > first else 0.0
+            running.current = checkpoint
+            self._border(running, checkpoint.step, task.point.steps, step_s)
+            if anytime and checkpoint.step < task.point.steps and anytime.enough(time.monotonic(), step_s):
+                x = np.array(checkpoint.x, np.float32)
+                walking.close()
+                running.saved = None  # what was cut short must not be taken for the result that it was to become
+                return best_estimate(problem, task, checkpoint.step, x), checkpoint.step
+            running.stepped_at = time.monotonic()
+        return checkpoint.x, task.point.steps
 
-    def _network(self, bundle: Bundle, variant: str, name: str) -> Engine:
-        key = (bundle.sha256, variant, name)
+    def _border(self, running: _Running, step: int, steps: int, step_s: float) -> None:
+        """Between two steps: say how far we are, run what is more urgent, stop what is not wanted, rest as long as is due."""
+        if running.pace:
+            running.pace.worked(step_s)
+        self._tell(running, step, steps)
+        while True:
+            self._listen()
+            while self._waiting:
+                began = time.monotonic()
+                self._run(self._waiting.pop(0))
+                running.parked_s += time.monotonic() - began
+            if running.id in self._cancelled:
+                raise _Cancelled
+            if running.id in self._unwanted:
+                raise _Parked
+            if running.saved and running.saved.due:
+                running.save()
+            rest_s = running.pace.due(self._duty) if running.pace else 0.0
+            if rest_s <= 0 or (running.anytime and running.anytime.hurried):
+                return
+            self._rest(running.pace, min(rest_s, _SIGN_OF_LIFE_S))
+            if rest_s > _SIGN_OF_LIFE_S:
+                self._tell(running, step, steps)
+
+    def _rest(self, pace: Pace | None, seconds: float) -> None:
+        """Does nothing, unless something is said meanwhile."""
+        began = time.monotonic()
+        select.select([self._wire], [self._wire] if self._wire.unsent else [], [], seconds)
+        if pace:
+            pace.rested(time.monotonic() - began)
+
+    def _tell(self, running: _Running, step: int, steps: int) -> None:
+        rested_s = running.pace.total_s if running.pace else 0.0
+        told = {"step": step, "steps": steps, "item": running.items_done, "rested_s": rested_s}
+        self._wire.send({"type": "step", "id": running.id, **told})
+
+    def _warm(self, message: Mapping[str, Any]) -> None:
+        """Opens what the next job will run, and lets it run once: the first call of a network is slow."""
+        with contextlib.suppress(EngineError, BundleError, Refusal):  # the job itself tells what is wrong with it
+            bundle = self._site.model(message["kind"], message["model"])
+            given = typed.read(message["point"], BoardPoint)
+            variant = given.point(bundle).variant
+            for name in bundle.manifest.variants[variant]:
+                engine = self._network(bundle, variant, name, given.threads)
+                engine.run(zeros(engine.inputs, bundle.manifest.ranges))
+
+    def _network(self, bundle: Bundle, variant: str, name: str, threads: int) -> Engine:
+        settings = self._config.engine
+        on_gpu = settings.backend == "tensorrt" or settings.provider != "cpu"
+        key = (bundle.sha256, variant, name, self._threads if on_gpu else threads)  # a GPU has no use for another number
         if key not in self._engines:
             files = bundle.manifest.variants[variant]
             if name not in files:
                 raise BundleError(f"{bundle.folder}: variant {variant} has no network '{name}', only {', '.join(files)}")
-            must_fit(bundle.file(files[name]))
-            self._engines[key] = self._open(bundle, variant, name, bundle.verified(files[name]))
+            try:
+                must_fit(bundle.file(files[name]))
+            except EngineUnavailable:
+                if not self._spared(key[-1]):
+                    raise
+                must_fit(bundle.file(files[name]))
+            began = time.monotonic()
+            self._engines[key] = self._open(bundle, variant, name, bundle.verified(files[name]), key[-1])
+            for running in self._stack[-1:]:
+                running.opened_s += time.monotonic() - began
         return self._engines[key]
 
-    def _open(self, bundle: Bundle, variant: str, name: str, onnx: Path) -> Engine:
+    def _spared(self, threads: int) -> bool:
+        """Closes what is open for another number of threads, where no job in hand can be using it; whether there was any."""
+        others = [key for key in self._engines if key[-1] != threads] if len(self._stack) == 1 else []
+        for key in others:
+            self._engines.pop(key).close()
+        return bool(others)
+
+    def _open(self, bundle: Bundle, variant: str, name: str, onnx: Path, threads: int) -> Engine:
         """As the config wants it; where that has still to be built, onnxruntime meanwhile, and the supervisor is told."""
         settings, ranges = self._config.engine, bundle.manifest.ranges
-        wanted = (onnx, settings.backend, self._threads, settings.provider, self._config.plans_dir, ranges)
+        wanted = (onnx, settings.backend, threads, settings.provider, self._config.plans_dir, ranges)
         try:
             try:
                 return open_engine(*wanted)
@@ -323,11 +471,11 @@ class Worker:
             log.warning("model %s, %s %s: onnxruntime computes meanwhile: %s", bundle.manifest.name, variant, name, e)
             build = {"model": bundle.manifest.name, "variant": variant, "name": name, "onnx": str(onnx), "ranges": ranges}
             self._wire.send({"type": "build", **build, "gpu": asdict(known_gpu())})
-            return open_engine(onnx, "onnxruntime", self._threads, settings.provider)
+            return open_engine(onnx, "onnxruntime", threads, settings.provider)
 
-    def _provider(self, bundle: Bundle, variant: str) -> str:
+    def _provider(self, bundle: Bundle, variant: str, threads: int) -> str:
         """What computes this variant: more than one name where a part of it has still to be built for another one."""
-        engines = [self._network(bundle, variant, name) for name in bundle.manifest.variants[variant]]
+        engines = [self._network(bundle, variant, name, threads) for name in bundle.manifest.variants[variant]]
         return ", ".join(sorted({engine.provider for engine in engines}))
 
     def _keep(self, folder: Path, job_id: str, made: Any) -> list[dict[str, Any]]:
@@ -372,6 +520,18 @@ def must_fit(onnx: Path) -> None:
             f"{onnx}: needs some {needed / 1e6:.0f} MB of memory, {free / 1e6:.0f} MB are available; "
             f"a network of up to {free / _FOOTPRINT / 1e6:.0f} MB would fit now"
         )
+
+
+def best_estimate(problem: Problem, task: Task, step: int, x: np.ndarray) -> np.ndarray:
+    """What x (as in a checkpoint after `step` steps) is the noisy form of, by one call: the x0 prediction, a last step to 0.
+
+    It is the mean of all that x could still become (Karras et al. 2022, eq. 4), and so smoother than a whole trajectory's end.
+    """
+    manifest, point = task.bundle.manifest, task.point
+    sigma = schedule(manifest.schedule, point.steps, **manifest.schedule_args)[step]
+    at, engine = Checkpoint(0, x), task.network("denoiser")
+    conclusion = walk(problem, engine, (sigma, 0.0), "ddim", manifest.prediction, task.seed, at, point.guidance)
+    return solve(conclusion)
 
 
 def _may_pass(error: Exception) -> bool:

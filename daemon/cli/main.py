@@ -22,6 +22,7 @@ VERBS = {
     "submit": (".submit", "send a job to a running daemon and save what it makes"),
     "job": (".job", "cancel, pause or resume a job of a running daemon"),
     "status": (".status", "one look at a running daemon"),
+    "top": (".top", "a running daemon as it works, in the terminal"),
     "flight": (".flight", "what led to the last fault, from the flight recorder"),
     "calibrate": (".calibrate", "measure this board's operating points and store those worth choosing"),
     "models": (".models", "the model bundles of this gateway"),

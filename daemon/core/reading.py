@@ -25,7 +25,7 @@ class Reading:
     throttled: bool | None = None
     """The board slows itself down now, for heat or supply."""
     throttle_events: int | None = None
-    """Since boot, where the board counts; a board that only remembers that it happened says 1."""
+    """Since boot where the board counts (one that only remembers that it happened says 1), else as often as we saw it begin."""
     under_voltage: bool | None = None
     under_voltage_events: int | None = None
     over_current_events: int | None = None
@@ -60,3 +60,9 @@ class Traits:
     sink_k_per_w: float = 6.0
     sink_s: float = 150.0
     """Two stages, resistance and time constant each (die to sink, sink to air)."""
+    power_from: str = ""
+    """What `power_w` is read at, in words; empty where no sensor may be read."""
+    limit_w: float | None = None
+    """Past it the board's own over-current protection slows it down."""
+    supply_a: float | None = None
+    """What the power supply has promised, where the board asked it (Raspberry Pi 5: 5 or 3 A)."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import time
+import os
 
 import pytest
-from denoised.daemon.board.power import CORE_W, IDLE_W, CounterMeter, MeterError, ModelMeter, RailMeter, find_meter
+from denoised.daemon.board.power import Counters, Pmic, Rails, find_counters, find_pmic, find_rails, pmic_rails
+from denoised.daemon.board.sysfs import Look
+from denoised.daemon.board.vcgencmd import find_vcgencmd
 
 
 def ina3221(root, number, rails):
@@ -28,75 +30,134 @@ def rapl(root, zones):
         (zone / "max_energy_range_uj").write_text("1000000\n")
 
 
-def test_an_orin_nano_is_read_at_the_rail_that_carries_the_whole_module(tmp_path):
-    (tmp_path / "class/hwmon/hwmon0").mkdir(parents=True)
-    (tmp_path / "class/hwmon/hwmon0/name").write_text("cpu_thermal\n")
+def rails_in(root) -> Rails:
+    found = find_rails(root)
+    assert found
+    return found
+
+
+def counters_in(root) -> Counters:
+    found = find_counters(root)
+    assert found
+    return found
+
+
+def test_the_rail_that_carries_the_whole_module_is_its_power_and_the_others_are_parts(tmp_path):
     ina3221(tmp_path, 1, {1: ("VDD_IN", 5000, 1200), 2: ("VDD_CPU_GPU_CV", 5000, 400), 3: ("VDD_SOC", 5000, 300)})
-    meter = find_meter(tmp_path)
-    assert meter.method == "power rails VDD_IN"
-    assert meter.measured
-    meter.start()
-    assert meter.stop() == pytest.approx(6.0)
+    watts = rails_in(tmp_path).read(Look(), 0.0)
+    assert watts.total == pytest.approx(6.0)
+    assert watts.rails == pytest.approx({"VDD_IN": 6.0, "VDD_CPU_GPU_CV": 2.0, "VDD_SOC": 1.5})
 
 
 def test_a_board_without_a_total_adds_up_its_rails_but_not_the_unconnected_nor_the_sum_of_shunts(tmp_path):
     rails = {1: ("VDD_GPU_SOC", 10000, 500), 2: ("NC", 0, 0), 3: ("VDD_CPU_CV", 10000, 200), 7: ("sum of shunt voltages", 3, 3)}
     ina3221(tmp_path, 4, rails)
-    meter = find_meter(tmp_path)
-    assert meter.method == "power rails VDD_GPU_SOC, VDD_CPU_CV"
-    meter.start()
-    assert meter.stop() == pytest.approx(7.0)
+    source = rails_in(tmp_path)
+    assert source.words == "power rails VDD_CPU_CV, VDD_GPU_SOC"
+    assert source.read(Look(), 0.0).total == pytest.approx(7.0)
 
 
-def test_a_rail_is_watched_all_the_time(tmp_path):
-    chip = ina3221(tmp_path, 1, {1: ("VDD_IN", 5000, 1000)})
-    meter = find_meter(tmp_path)
-    assert isinstance(meter, RailMeter)
-    meter.start()
-    (chip / "curr1_input").write_text("3000\n")
-    while len(meter._seen) < 4:
-        time.sleep(0.01)
-    (chip / "curr1_input").write_text("1000\n")
-    assert 7.5 < meter.stop() < 15.0
+def test_a_rail_that_does_not_answer_leaves_no_total_and_says_why(tmp_path):
+    chip = ina3221(tmp_path, 1, {1: ("VDD_A", 5000, 1000), 2: ("VDD_B", 5000, 2000)})
+    source, look = rails_in(tmp_path), Look()
+    (chip / "curr1_input").write_text("5 A\n")
+    watts = source.read(look, 0.0)
+    assert watts.total is None
+    assert watts.rails == {"VDD_A": None, "VDD_B": pytest.approx(10.0)}
+    assert look.problems == {"rail VDD_A": f"{chip}/curr1_input: expected a number in mA, found '5 A'"}
 
 
-def test_a_rail_that_stops_answering_is_an_error_and_not_a_number(tmp_path):
-    chip = ina3221(tmp_path, 1, {1: ("VDD_IN", 5000, 1000)})
-    meter = find_meter(tmp_path)
-    (chip / "curr1_input").unlink()
-    meter.start()
-    with pytest.raises(MeterError, match="VDD_IN"):
-        meter.stop()
+def test_the_offset_of_an_idle_rail_is_no_negative_power(tmp_path):
+    ina3221(tmp_path, 1, {1: ("VDD_IN", 5000, -8)})
+    assert rails_in(tmp_path).read(Look(), 0.0).total == 0.0
 
 
 def test_a_pc_is_read_at_its_energy_counters_which_wrap(tmp_path):
     rapl(tmp_path, {"intel-rapl:0": ("package-0", 900_000), "intel-rapl:0:0": ("core", 1), "intel-rapl:1": ("package-1", 5)})
-    meter = find_meter(tmp_path)
-    assert isinstance(meter, CounterMeter)
-    assert meter.method == "energy counters package-0, package-1"
-    began = time.monotonic()
-    meter.start()
+    source = counters_in(tmp_path)
+    assert source.words == "energy counters package-0, package-1"
+    assert source.read(Look(), 10.0).total is None  # it only begins
     (tmp_path / "class/powercap/intel-rapl:0/energy_uj").write_text("100000\n")  # past its range: 0.2 J
-    power_w = meter.stop()
-    assert power_w >= 0.2 / (time.monotonic() - began)  # 0.2 J in less time than that
+    assert source.read(Look(), 10.5).total == pytest.approx(0.4)
+
+
+def test_a_counter_that_failed_once_begins_anew(tmp_path):
+    rapl(tmp_path, {"intel-rapl:0": ("psys", 0)})
+    source, counter = counters_in(tmp_path), tmp_path / "class/powercap/intel-rapl:0/energy_uj"
+    source.read(Look(), 0.0)
+    counter.write_text("garbage")
+    assert source.read(Look(), 1.0).total is None
+    counter.write_text("500000")
+    assert source.read(Look(), 2.0).total is None
+    counter.write_text("700000")
+    assert source.read(Look(), 3.0).total == pytest.approx(0.2)
 
 
 def test_the_counter_of_the_whole_machine_goes_before_those_of_its_parts(tmp_path):
     rapl(tmp_path, {"intel-rapl:0": ("package-0", 1), "intel-rapl:1": ("psys", 1)})
-    assert find_meter(tmp_path).method == "energy counters psys"
+    assert counters_in(tmp_path).words == "energy counters psys"
 
 
 def test_a_counter_that_only_root_may_read_is_no_counter(tmp_path):
     rapl(tmp_path, {"intel-rapl:0": ("package-0", "")})
-    assert isinstance(find_meter(tmp_path), ModelMeter)
+    assert find_counters(tmp_path) is None
 
 
-def test_without_a_sensor_power_is_modelled_and_said_so(tmp_path):
-    meter = find_meter(tmp_path)
-    assert not meter.measured
-    assert meter.method.startswith("modelled: ")
-    meter.start()
-    until = time.process_time() + 0.05
-    while time.process_time() < until:
-        pass
-    assert IDLE_W < meter.stop() < IDLE_W + 64 * CORE_W
+def test_the_pmics_rails_are_those_that_have_both_a_current_and_a_voltage():
+    answer = " VDD_CORE_A current(7)=2.0A\n VDD_CORE_V volt(15)=0.75V\n EXT5V_V volt(24)=5.1V\n DDR_A current(3)=0.1A\nrubbish"
+    assert pmic_rails(answer) == {"VDD_CORE": 1.5}
+    assert pmic_rails('error=1 error_msg="Command not registered"') == {}
+
+
+@pytest.fixture
+def firmware(tmp_path):
+    """A firmware's tool that counts how often it was asked and answers what stands in the file `answer`."""
+    tool = tmp_path / "usr/bin/vcgencmd"
+    tool.parent.mkdir(parents=True)
+    tool.write_text(f"#!/bin/sh\ncd {tmp_path}\necho >> asked\n. ./answer\n")
+    tool.chmod(0o755)
+    found = find_vcgencmd(tmp_path)
+    assert found
+    return found
+
+
+def test_the_pmic_is_asked_at_most_once_a_second(tmp_path, firmware):
+    (tmp_path / "answer").write_text("echo VDD_CORE_A 'current(7)=2.0A'; echo VDD_CORE_V 'volt(15)=0.75V'")
+    source = find_pmic(firmware, 0.0)
+    assert isinstance(source, Pmic)
+    assert [source.read(Look(), at / 10).total for at in range(21)] == [1.5] * 21
+    assert (tmp_path / "asked").read_text().count("\n") == 3  # at 0, 1 and 2 s
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ("echo 'error=1 error_msg=\"Command not registered\"'", 'error=1 error_msg="Command not registered"'),
+        ("echo no such device >&2; exit 1", "no such device"),
+        ("echo hello", "no rail with current and voltage in its answer"),
+        ("exec sleep 5", "no answer in 0.5 s"),
+    ],
+)
+def test_a_pmic_that_does_not_answer_is_unknown_and_says_why(tmp_path, firmware, answer, why):
+    (tmp_path / "answer").write_text(answer)
+    look = Look()
+    assert Pmic(firmware).read(look, 0.0).total is None
+    assert look.problems["PMIC"].endswith(why)
+    assert find_pmic(firmware, 0.0) is None
+
+
+def test_a_tool_that_hung_is_left_alone_for_a_minute(tmp_path, firmware):
+    (tmp_path / "answer").write_text("exec sleep 5")
+    for now in (0.0, 1.0, 59.0):
+        look = Look()
+        assert firmware.ask("get_throttled", look, "word", now) is None
+        assert look.problems["word"].endswith("get_throttled: no answer in 0.5 s")
+    (tmp_path / "answer").write_text("echo throttled=0x0")
+    assert firmware.ask("get_throttled", Look(), "word", 60.0) == "throttled=0x0"
+    assert (tmp_path / "asked").read_text().count("\n") == 2
+
+
+def test_a_tool_that_may_not_be_run_or_has_gone_is_none(tmp_path, firmware):
+    os.rename(firmware.path, tmp_path / "moved")
+    assert find_vcgencmd(tmp_path) is None
+    assert find_pmic(firmware, 0.0) is None
