@@ -325,8 +325,9 @@ class Edge:
         return out + self._devices(wall)
 
     def _devices(self, wall: float) -> list[Message]:
-        """Deaths and births of the devices that came and went."""
-        out = []
+        """Deaths and births of the devices that came and went; the last words of a device go before its death."""
+        dying = any(thing.born and not thing.there for thing in self._things.values())
+        out = self._data(wall) if dying else []
         for device, thing in list(self._things.items()):
             if device is None:
                 continue

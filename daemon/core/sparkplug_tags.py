@@ -16,7 +16,7 @@ SUBMIT, CANCEL, ACTIVE = "Jobs/{}/Submit", "Jobs/Cancel", "Models/Active/{}"
 REFUSED, REFUSAL = "Commands/Refused", "Commands/Last Refusal"
 LAST_ERROR, FRAMES = "Last Error", "Frames"
 PROPERTIES = ("Version", "Started", "Board")
-_INT, _REAL, _TEXT = Type.INT64, Type.DOUBLE, Type.STRING
+_INT, _REAL, _TEXT, _SWITCH = Type.INT64, Type.DOUBLE, Type.STRING, Type.BOOLEAN
 
 # Metric, type, unit, field path in the telemetry message.
 _TELEMETRY: tuple[tuple[str, Type, str, str], ...] = (
@@ -32,11 +32,16 @@ _TELEMETRY: tuple[tuple[str, Type, str, str], ...] = (
     ("Jobs/Running/Id", _TEXT, "", "running.id"),
     ("Jobs/Running/Kind", _TEXT, "", "running.kind"),
     ("Governor/Temperature", _REAL, "C", "governor.temp_c"),
-    ("Governor/Headroom", _REAL, "K", "governor.headroom_c"),
+    ("Governor/Limit", _REAL, "C", "governor.limit_c"),
+    ("Governor/Headroom", _REAL, "K", "governor.headroom_k"),
     ("Governor/Power", _REAL, "W", "governor.power_w"),
-    ("Governor/Pace", _REAL, "s", "governor.pace_s"),
+    ("Governor/Duty", _REAL, "", "governor.duty"),
+    ("Governor/Reason", _TEXT, "", "governor.reason"),
     ("Governor/Throttle Events", _INT, "", "governor.throttle_events"),
-    ("Governor/Operating Point", _TEXT, "", "governor.operating_point"),
+    ("Governor/Under Voltage", _SWITCH, "", "governor.under_voltage"),
+    ("Governor/Operating Point", _TEXT, "", "operating_point"),
+    ("Energy/Today", _REAL, "J", "energy.today_j"),
+    ("Energy/Month", _REAL, "J", "energy.month_j"),
     ("Worker/State", _TEXT, "", "worker.state"),
     ("Memory/Supervisor", _INT, "MB", "memory_mb.supervisor"),
     ("Memory/Worker", _INT, "MB", "memory_mb.worker"),
@@ -97,10 +102,10 @@ def group(tags: Mapping[str, Any]) -> Iterator[Metric]:
 def of_telemetry(message: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
     """Metric and value of everything in a telemetry message that is told."""
     running = message.get("running") or [{}]
-    temps = [t for t in message.get("temps_c", {}).values() if t is not None]
-    governor = {"temp_c": max(temps, default=None), **message.get("governor", {})}
     jobs = dict.fromkeys(("accepted", "done", "failed", "cancelled", "expired", "refused"), 0) | message.get("jobs", {})
-    return _values(_TELEMETRY, {**message, "running": running[-1], "governor": governor, "jobs": jobs})
+    point = message.get("operating_point")
+    words = " ".join(f"{key}={value}" for key, value in point.items()) if point else None
+    return _values(_TELEMETRY, {**message, "running": running[-1], "jobs": jobs, "operating_point": words})
 
 
 def of_final(message: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
@@ -128,6 +133,8 @@ def _values(table: Iterable[tuple[str, Type, str, str]], message: Mapping[str, A
             yield name, round(value)
         elif kind is _REAL:
             yield name, round(float(value), 2)
+        elif kind is _SWITCH:
+            yield name, bool(value)
         else:
             yield name, value if isinstance(value, str) else str(value)
 

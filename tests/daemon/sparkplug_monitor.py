@@ -141,8 +141,6 @@ class Monitor:
     births: dict[str | None, dict[str, Seen]] = field(default_factory=dict)
     """What is alive, with the metrics of its birth; the node is None."""
     values: dict[tuple[str | None, str], Any] = field(default_factory=dict)
-    unborn: set[str] = field(default_factory=set)
-    """Devices that have to be born again before any data is sent."""
     rebirth_wanted: bool = False
 
     def connect(self, will: bytes) -> None:
@@ -153,7 +151,6 @@ class Monitor:
             assert death["bdSeq"] == (self.bd_seq + 1) % 256
         self.bd_seq, self.will = death["bdSeq"], will
         self.births.clear()
-        self.unborn.clear()
         self.rebirth_wanted = False
 
     def see(self, p: Packet) -> None:
@@ -163,7 +160,6 @@ class Monitor:
             self._death(p)
             assert p["bdSeq"] == self.bd_seq  # payloads-ndeath-bdseq
             self.births.clear()
-            self.unborn.clear()
             return
         assert p.qos == 0
         assert p.at_ms is not None  # payloads-*-timestamp
@@ -182,7 +178,6 @@ class Monitor:
 
     def _birth(self, p: Packet) -> None:
         if p.kind == "NBIRTH":
-            self.unborn = {d for d in self.births if d is not None}
             self.births.clear()
             self.rebirth_wanted = False
             (bd_seq,) = [m for m in p.metrics if m.name == "bdSeq"]
@@ -191,7 +186,6 @@ class Monitor:
             assert (rebirth.type, rebirth.value, rebirth.alias) == (BOOLEAN, False, None)  # topics-nbirth-rebirth-metric
         else:
             assert None in self.births  # message-flow-device-birth-publish-nbirth-wait
-            self.unborn.discard(p.device or "")
         names = [m.name for m in p.metrics]
         assert len({n.lower() for n in names if n}) == len(names)  # case-sensitivity-metric-names
         folders = {n.rpartition("/")[0] for n in names if n}
@@ -209,7 +203,6 @@ class Monitor:
         assert times == sorted(times)  # operational-behavior-data-publish-nbirth-order
 
     def _data(self, p: Packet) -> None:
-        assert not self.unborn  # payloads-ndata-order
         assert not self.rebirth_wanted  # operational-behavior-data-commands-rebirth-action-1
         assert p.device in self.births and p.metrics
         born = self.births[p.device]

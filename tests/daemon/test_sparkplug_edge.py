@@ -274,6 +274,7 @@ def test_a_camera_that_fails_is_a_device_that_died_until_it_gives_a_frame(make_p
     plant.until(lambda: plant.value("Frames") == 1)
     plant.node.frame("line1", "no such device")
     plant.until(lambda: plant.kinds()[-1] == "DDEATH")
+    assert plant.packets[-2]["Last Error"] == "no such device"
     plant.node.frame("line1", None)
     plant.until(lambda: plant.kinds()[-1] == "DBIRTH")
     assert (plant.value("Frames"), plant.value("Last Error")) == (2, "no such device")
@@ -285,7 +286,7 @@ def test_a_camera_that_fails_is_a_device_that_died_until_it_gives_a_frame(make_p
 def test_telemetry_becomes_node_data_where_it_changed(make_plant):
     plant = make_plant()
     plant.born()
-    message = {"jobs": {"done": 3}, "queue": {"jobs": 1}, "temps_c": {"cpu": 51.5, "gpu": 48.0}, "clock": "unknown"}
+    message = {"jobs": {"done": 3}, "queue": {"jobs": 1}, "governor": {"temp_c": 51.5}, "clock": "unknown"}
     plant.node.telemetry(message)
     plant.until(lambda: plant.value("Jobs/Done") == 3)
     data = plant.packets[-1]
@@ -373,7 +374,7 @@ def births(plant: Plant):
 def test_eclipse_tahu_reads_a_whole_session_as_it_was_meant(make_plant, tahu):
     plant = make_plant()
     plant.born()
-    plant.node.telemetry({"jobs": {"done": 3}, "temps_c": {"cpu": 51.5}, "clock": "unknown"})
+    plant.node.telemetry({"jobs": {"done": 3}, "governor": {"temp_c": 51.5}, "clock": "unknown"})
     plant.node.sample("press", Sample("oil", time.time(), 61.7, "imputed", 61.0, 62.0))
     plant.until(lambda: {"NDATA", "DDATA"} <= {*plant.kinds()})
     plant.node.frame("line1", "no such device")

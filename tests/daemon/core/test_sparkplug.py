@@ -36,6 +36,9 @@ class Rig:
         for m in said:
             topic = "/".join(["spBv1.0", "g", m.kind, "n", *([m.device] if m.device is not None else [])])
             self.monitor.see(packet(topic, encode(m)))
+        if said and said[0].kind == "NBIRTH":  # payloads-dbirth-order
+            there = [d for d, thing in self.edge._things.items() if d is not None and thing.there]
+            assert [(m.kind, m.device) for m in said[1:]] == [("DBIRTH", d) for d in there]
         self.sent += said
         if self.edge.leaving:
             self.edge.lost(True)
@@ -138,6 +141,11 @@ def test_a_device_that_is_lost_dies_and_is_born_when_it_comes_back():
     rig = alive()
     rig.edge.lose("press")
     assert rig.kinds() == ["DDEATH"]
+    rig.edge.find("press")
+    rig.turn()
+    rig.tell("press", "note", "last words")
+    rig.edge.lose("press")
+    assert rig.kinds(0.0) == ["DDATA", "DDEATH"]
     rig.tell("press", "note", "not told")
     assert rig.kinds() == []
     rig.edge.find("press")
@@ -427,16 +435,28 @@ EVENTS = st.one_of(
 
 
 @settings(max_examples=300)
-@given(st.lists(EVENTS, max_size=80), st.booleans(), st.booleans(), st.integers(0, 30), st.integers(1, 2))
-def test_whatever_the_order_of_events_every_message_keeps_the_rules(events, primary_host, aliases, keep, brokers):
+@given(
+    st.lists(EVENTS, min_size=20, max_size=80),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 30),
+    st.integers(1, 2),
+    st.booleans(),
+)
+def test_whatever_the_order_of_events_every_message_keeps_the_rules(events, primary_host, aliases, keep, brokers, begun):
     rig = Rig(primary_host=primary_host, aliases=aliases, keep=keep, brokers=brokers)
+    rig.edge.declare("mill", PRESS)
+    if begun:
+        rig.connect()
+        rig.edge.host(True, 0)
+        rig.turn()
     for what, *words in events:
         play(rig, what, words)
         assert rig.edge.waiting <= keep
 
 
 @settings(max_examples=200)
-@given(st.lists(EVENTS, max_size=80), st.booleans())
+@given(st.lists(EVENTS, min_size=10, max_size=80), st.booleans())
 def test_every_stored_value_reaches_the_host_or_is_counted_as_dropped(events, primary_host):
     """As far as messages that were sent arrive: QoS 0 is all that Sparkplug has for them."""
     rig = Rig(primary_host=primary_host, keep=20)

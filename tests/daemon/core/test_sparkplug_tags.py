@@ -38,10 +38,9 @@ def test_counters_begin_at_nothing_and_what_a_board_does_not_measure_is_null():
     assert (told["Jobs/Done"], told["Governor/Power"], told["Governor/Temperature"]) == (0, None, None)
 
 
-def test_the_governors_word_on_the_temperature_goes_before_the_zones():
-    message = {"temps_c": {"cpu": 50.0, "gpu": None}}
-    assert dict(tags.of_telemetry(message))["Governor/Temperature"] == 50.0
-    assert dict(tags.of_telemetry({**message, "governor": {"temp_c": 61.2345}}))["Governor/Temperature"] == 61.23
+def test_the_operating_point_is_told_in_words_and_numbers_without_noise():
+    told = dict(tags.of_telemetry({"operating_point": {"variant": "fp32", "steps": 50}, "governor": {"temp_c": 61.2345}}))
+    assert (told["Governor/Operating Point"], told["Governor/Temperature"]) == ("variant=fp32 steps=50", 61.23)
 
 
 @pytest.mark.parametrize(
