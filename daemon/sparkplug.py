@@ -199,7 +199,7 @@ class Sparkplug:
     def _say(self, note: str) -> None:
         if note != self._note:
             self._note = note
-            log.info("sparkplug: %s", note)
+            log.info("%s", note)
 
     def _last_bd_seq(self) -> int | None:
         try:
@@ -267,7 +267,7 @@ class Sparkplug:
 
     def _refuse(self, why: str) -> None:
         self._refused += 1
-        log.info("sparkplug: command refused: %s", why)
+        log.info("command refused: %s", why)
         self._tell([(tags.REFUSED, self._refused), (tags.REFUSAL, why)])
 
     # ---- what there is to tell ------------------------------------------------------------------------------------

@@ -116,7 +116,7 @@ def test_sensors_are_a_device_whose_gaps_stand_beside_the_tag(with_host):
         daemon.client.publish("plant/oil", 61.5 + time.monotonic() % 1, qos=0)
         host.look(0.1)
     told = host.until(imputed, device="sensors-press")
-    (metric,) = [m for m in told.metrics if m.name == imputed]
+    metric = next(m for m in told.metrics if m.name == imputed)
     assert metric.properties["Quality"] in ((3, 192), (3, 500))
     assert told["imputed/water/q05"] <= told[imputed] <= told["imputed/water/q95"]
     assert isinstance(host.until("oil", device="sensors-press")["oil"], float)
