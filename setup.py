@@ -27,6 +27,7 @@ setup(
         "tensorrt": ["tensorrt>=10.3,<12", "pycuda>=2024.1"],
         "rtx": ["tensorrt-rtx>=1.4", "pycuda>=2024.1"],
         "systemd": ["systemd-python>=235"],
+        "sparkplug": ["protobuf>=4.22"],
         "demo": ["amqtt>=0.11"],
         "dev": [
             "hypothesis",
