@@ -77,18 +77,18 @@ class Windows:
         return Windows(self.grey[chosen], self.mask[chosen], self.weight[chosen])
 
 
-def fit(defects: Windows, good: np.ndarray, seconds: float, seed: int, say: Callable[[str], None], batch: int = 32) -> Detector:
-    """A detector trained for so many CPU seconds on defect windows and good ones (n, SIDE, SIDE) uint8, half of each."""
+def fit(defects: Windows, good: np.ndarray, steps: int, seed: int, say: Callable[[str], None], batch: int = 32) -> Detector:
+    """A detector trained for so many steps on defect windows and good ones (n, SIDE, SIDE) uint8, half of each."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     net = Detector()
     optimiser = torch.optim.AdamW(net.parameters(), 3e-3, weight_decay=1e-2)
     chance = defects.weight / defects.weight.sum()
     none = np.zeros((SIDE, SIDE), np.uint8)
-    began, told, spent, step = time.process_time(), 0.0, 0.0, 0
-    while spent < seconds:
+    told = time.monotonic()
+    for step in range(steps):
         for group in optimiser.param_groups:
-            group["lr"] = 3e-3 * min(1.0, (step + 1) / 30) * (0.5 + 0.5 * np.cos(np.pi * min(spent / seconds, 1.0)) + 0.01)
+            group["lr"] = 3e-3 * min(1.0, (step + 1) / 30) * (0.5 + 0.5 * np.cos(np.pi * step / steps) + 0.01)
         pairs = [(defects.grey[i], defects.mask[i]) for i in rng.choice(len(chance), batch // 2, p=chance)]
         pairs += [(good[i], none) for i in rng.integers(len(good), size=batch - len(pairs))]
         turned = [_turned(grey, mask, rng) for grey, mask in pairs]
@@ -104,10 +104,9 @@ def fit(defects: Windows, good: np.ndarray, seconds: float, seed: int, say: Call
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        step, spent = step + 1, time.process_time() - began
-        if spent - told > 10:
-            told = spent
-            say(f"detector: step {step}, loss {loss.item():.3f}, {spent:.0f} of {seconds:.0f} s")
+        if time.monotonic() - told > 10:
+            told = time.monotonic()
+            say(f"detector: step {step + 1} of {steps}, loss {loss.item():.3f}")
     return net.eval()
 
 

@@ -1,7 +1,7 @@
 """What synthetic defects are worth: the same small detector trained on real defects without and with them, side by side,
 and tried on parts that neither it nor the generator has seen.
 
-    denoised-train evaluate --real DIR --synthetic DIR --test DIR [--minutes N] [--seeds N]
+    denoised-train evaluate --real DIR --synthetic DIR --test DIR [--steps N] [--seeds N]
 
 --real, --test: <class>/PART_k.png with PART_k_mask.png beside it, and free/ with good pictures; `work/pictures` of a training
 has this form. --synthetic: any tree of NAME.png with NAME_mask.png, such as the artifacts of jobs. Pictures of one part share
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--test-good", type=Path, help="good pictures to try on (default: free/ in --test)")
     parser.add_argument("--share", type=float, default=0.5, help="share of synthetic ones among its defects (default 0.5)")
     parser.add_argument("--shrink", type=int, default=2, help="pictures are made smaller by this factor (default 2)")
-    parser.add_argument("--minutes", type=float, default=6, help="CPU minutes in all (default 6)")
+    parser.add_argument("--steps", type=int, default=600, help="of training, for each detector (default 600)")
     parser.add_argument("--seeds", type=int, default=3, help="detectors of each sort (default 3)")
     parser.add_argument("--json", type=Path, help="leave the figures in this file too")
     args = parser.parse_args(argv)
@@ -81,13 +81,13 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {e}", file=sys.stderr)
         return 1
     print(f"real {len(real)}, synthetic {len(synthetic)}, good {len(good)}; test {len(test)} and {len(calm)} good", flush=True)
-    seconds, arms = args.minutes * 60 / (2 * args.seeds), dict[str, list[Scores]](without=[], **{"with": []})
+    arms: dict[str, list[Scores]] = {"without": [], "with": []}
     for seed in range(args.seeds):
         rng = np.random.default_rng(seed)
         plain = good_windows(good, rng)
         own, made = windows(real, 1.0, rng), windows(synthetic, 1.0, rng)
         for name, learnt in (("without", own), ("with", mixed(own, made, args.share))):
-            net = defects_detector.fit(learnt, plain, seconds, seed, lambda text: None)
+            net = defects_detector.fit(learnt, plain, args.steps, seed, lambda text: None)
             arms[name].append(scores(net.respond, test, calm))
             print(f"seed {seed}, {name}: miss {mean_miss(arms[name][-1:], test):.3f}", flush=True)
     told = compare(arms, test, calm)

@@ -29,7 +29,7 @@ from ..plugins.defect_synthesis import gate, masks, measure, region
 from . import defects_clean, defects_data, defects_detector
 from .defects_check import parts_of
 
-FOLDS = 4
+FOLDS, STEPS = 4, 1000
 QUIET, PASS, LEAST = 0.98, 0.8, 0.1
 """Share of the cells of good surface that stay below the detector's level; share of the real defects on parts that it has not
 seen that pass the floor of agreement; a floor below LEAST tells nothing, and the class is left out of that condition."""
@@ -59,19 +59,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--images", type=Path, required=True, help="folder of <class>/NAME.jpg + NAME_mask.png and free/*.jpg")
     parser.add_argument("--good", type=Path, help="folder of good pictures (default: free/ in --images)")
     parser.add_argument("--shots", type=Path, help="CSV with a column 'image': only these real defects may be used")
-    parser.add_argument("--minutes", type=float, default=6, help="CPU minutes for the detector, all folds (default 6)")
+    parser.add_argument(
+        "--steps", type=int, default=STEPS, help=f"of training, for the detector of each fold (default {STEPS})"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     try:
         good = args.good or args.images / "free"
-        make(args.bundle, args.images, good, args.shots, args.minutes, args.seed)
+        make(args.bundle, args.images, good, args.shots, args.steps, args.seed)
     except (OSError, ValueError) as e:
         print(f"error: {e}", file=sys.stderr)
         return 1
     return 0
 
 
-def make(folder: Path, images: Path, good: Path, shots: Path | None, minutes: float, seed: int = 0) -> gate.Reference:
+def make(folder: Path, images: Path, good: Path, shots: Path | None, steps: int = STEPS, seed: int = 0) -> gate.Reference:
     """Puts the reference and the detector into the bundle in `folder`; prints what it finds."""
     torch.set_num_threads(1)
     began = time.process_time()
@@ -83,7 +85,7 @@ def make(folder: Path, images: Path, good: Path, shots: Path | None, minutes: fl
     plain = defects_data.read_good(good)
     if not plain:
         raise ValueError(f"{good}: no good picture found; the gate needs some")
-    reference = _reference(found, plain, minutes * 60, seed, folder / "detector.onnx")
+    reference = _reference(found, plain, steps, seed, folder / "detector.onnx")
     (folder / "gate.json").write_text(json.dumps(asdict(reference), indent=1) + "\n")
     text: dict[str, Any] = yaml.safe_load((folder / "model.yaml").read_text("utf-8"))
     for files in text["variants"].values():
@@ -106,14 +108,14 @@ def read_defects(images: Path, shots: Path | None = None) -> list[Defect]:
     return found
 
 
-def _reference(found: list[Defect], good: list[np.ndarray], seconds: float, seed: int, onnx: Path) -> gate.Reference:
+def _reference(found: list[Defect], good: list[np.ndarray], steps: int, seed: int, onnx: Path) -> gate.Reference:
     views = [d.view for d in found]
     looks = [measure.look(view) for view in views]
     names, parts = np.array([d.name for d in found]), np.array([d.part for d in found])
     known = np.concatenate([measure.descriptors(view)[:1] for view in views])
     outlines = np.stack([measure.outline(view)[0] for view in views])
     alike, shapes = _likenesses(views, known, outlines, parts)
-    level, silent, floors = _detector(found, views, good, seconds, seed, onnx)
+    level, silent, floors = _detector(found, views, good, steps, seed, onnx)
     classes = {}
     for name in sorted(set(names)):
         mine = names == name
@@ -163,7 +165,7 @@ def _likenesses(
 
 
 def _detector(
-    found: list[Defect], views: list[measure.View], good: list[np.ndarray], seconds: float, seed: int, onnx: Path
+    found: list[Defect], views: list[measure.View], good: list[np.ndarray], steps: int, seed: int, onnx: Path
 ) -> tuple[float, float, dict[str, float | None]]:
     """Level, silence and floors from detectors that did not see the part in question; leaves the one of all parts at `onnx`."""
     rng = np.random.default_rng(seed)
@@ -172,18 +174,17 @@ def _detector(
     names, parts = np.array([d.name for d in found]), np.array([d.part for d in found])
     fold = folds(names, parts)
     count = int(fold.max()) + 1
-    turns = count + 1 if count > 1 else 1
     answers: list[np.ndarray | None] = [None] * len(found)
     calm = []
     for k in range(count if count > 1 else 0):
         held = fold == k
         rest = np.arange(len(plain)) % count != k
         say = _say(f"fold {k + 1} of {count}")
-        net = defects_detector.fit(windows.only(~held[owner]), plain[rest], seconds / turns, seed, say)
+        net = defects_detector.fit(windows.only(~held[owner]), plain[rest], steps, seed, say)
         for i in np.flatnonzero(held):
             answers[i] = net.respond(views[i].after)
         calm.append(net.respond(plain[~rest]))
-    net = defects_detector.fit(windows, plain, seconds / turns, seed, _say("all parts"))
+    net = defects_detector.fit(windows, plain, steps, seed, _say("all parts"))
     defects_detector.export(net, onnx)
     if not calm:
         return 0.0, 1.0, dict.fromkeys(set(names))

@@ -183,16 +183,17 @@ def trained(drawn, tmp_path_factory) -> Path:
     """The whole way with seconds of training: what comes out is no good, and complete."""
     pytest.importorskip("torch", reason="training needs torch: pip install denoised[train]")
     pytest.importorskip("onnxruntime", reason="the report draws with onnxruntime")
-    from denoised.training import defects_quality
+    from denoised.training import defects_line, defects_quality
 
     out = tmp_path_factory.mktemp("trained") / "hammered"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(defects_quality, "DRAWN", 4)
+        patch.setattr(defects_line, "GATE_STEPS", 10)
         assert cli.main(words("defects", drawn, out)) == 0
     return out
 
 
-def words(verb: str, line: Path, out: Path, minutes: str = "0.1") -> list[str]:
+def words(verb: str, line: Path, out: Path, minutes: str = "0.05") -> list[str]:
     folders = [f"--{name}={line / name}" for name in ("images", "masks", "good")]
     return [verb, *folders, f"--out={out}", f"--minutes={minutes}"]
 
@@ -243,7 +244,7 @@ def test_with_and_without_synthetic_pictures_are_compared_on_parts_never_seen(tr
     shutil.copytree(drawn / "good", tmp_path / "made" / "good", dirs_exist_ok=True)
     made = defects_check.stage(check(tmp_path / "made"), tmp_path / "synthetic")
     call = ["evaluate", f"--real={trained / 'work' / 'pictures'}", f"--good={drawn / 'good'}", f"--synthetic={made}"]
-    call += [f"--test={test}", f"--test-good={tmp_path / 'other' / 'good'}", "--minutes=0.05", "--seeds=1"]
+    call += [f"--test={test}", f"--test-good={tmp_path / 'other' / 'good'}", "--steps=20", "--seeds=1"]
     assert cli.main([*call, f"--json={tmp_path / 'told.json'}"]) == 0
     told = json.loads((tmp_path / "told.json").read_text())
     assert told["parts"] == {"dent": 3, "scratch": 3}
