@@ -64,7 +64,7 @@ class Pool:
         self.real.append(real)
 
 
-def read_real(folder: Path, shots: Path | None = None) -> list[Real]:
+def real_paths(folder: Path, shots: Path | None = None) -> list[Path]:
     """Every real defect picture `folder`/<class>/NAME, or only those that the CSV `shots` lists in its column `image`.
 
     A listed path is taken from `folder`, or only its last two parts, <class>/NAME, are.
@@ -75,10 +75,13 @@ def read_real(folder: Path, shots: Path | None = None) -> list[Real]:
         paths = [folder / p if (folder / p).exists() else folder.joinpath(*p.parts[-2:]) for p in listed]
     else:
         paths = sorted(p for p in folder.glob("*/*") if p.suffix.lower() in PICTURES and p.parent.name != "free")
+    return [path for path in paths if not path.stem.endswith("_mask")]
+
+
+def read_real(folder: Path, shots: Path | None = None) -> list[Real]:
+    """The pictures at `real_paths` with their masks."""
     out = []
-    for path in paths:
-        if path.stem.endswith("_mask"):
-            continue
+    for path in real_paths(folder, shots):
         image, mask = cv2.imread(str(path), 0), cv2.imread(str(path.with_name(path.stem + "_mask.png")), 0)
         if image is None or mask is None or mask.shape != image.shape:
             raise ValueError(f"{path}: expected a picture and, beside it, a mask of the same size named {path.stem}_mask.png")

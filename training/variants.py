@@ -262,11 +262,12 @@ def make(folder: Path) -> None:
     for engine in fp32.values():
         engine.feeds = None
     networks: dict[str, Networks] = {"fp32": fp32}
+    called = {name: file for name, file in files.items() if seen[name]}
     with tempfile.TemporaryDirectory() as made:
         for variant in trial.variants:
-            for name, file in files.items():
+            for name, file in called.items():
                 write_variant(variant, bundle.folder / file, Path(made, f"{name}-{variant}.onnx"), seen[name])
-            networks[variant] = {name: _Watched(Path(made, f"{name}-{variant}.onnx")) for name in files}
+            networks[variant] = {name: _Watched(Path(made, f"{name}-{variant}.onnx")) for name in called}
         rows = measure(trial, networks, points)
         refused = {v: why for v in trial.variants if (why := verdict(v, rows, trial.distance_name, trial.limit))}
         about: dict[str, Any] = {"command": f"python -m denoised.training.variants {folder}"}
@@ -274,21 +275,27 @@ def make(folder: Path) -> None:
         if refused:
             about["not_shipped"] = refused
             print(*(f"{variant} is not shipped: {why}" for variant, why in refused.items()), sep="\n")
-        _ship(bundle, Path(made), [v for v in trial.variants if v not in refused], rows, about)
+        shipped = {v: {name: f"{name}-{v}.onnx" for name in called} for v in trial.variants if v not in refused}
+        _ship(bundle, Path(made), shipped, rows, about)
 
 
-def _ship(bundle: Bundle, made: Path, shipped: list[str], rows: list[dict[str, Any]], about: dict[str, Any]) -> None:
-    """Puts the files of these variants into the bundle and takes others away; rewrites its manifest and sums."""
+def _ship(
+    bundle: Bundle, made: Path, shipped: dict[str, dict[str, str]], rows: list[dict[str, Any]], about: dict[str, Any]
+) -> None:
+    """Puts the files of these variants into the bundle and takes others away; rewrites its manifest and sums.
+
+    A network that sampling never calls (the gate's detector) has no variants: all of them use the same file.
+    """
     of_variant = bundle.manifest.variants
     files = of_variant["fp32"]
     for file in {f for names in of_variant.values() for f in names.values()} - set(files.values()):
         (bundle.folder / file).unlink(missing_ok=True)
-    for file in (f"{name}-{variant}.onnx" for variant in shipped for name in files):
+    for file in (file for names in shipped.values() for file in names.values()):
         data = (made / file).read_bytes()
         (bundle.folder / file).write_bytes(data)
         print(f"{file}: {len(data) / 1e6:.2f} MB")
     plain: dict[str, Any] = yaml.safe_load((bundle.folder / "model.yaml").read_text("utf-8"))
-    plain["variants"] = {"fp32": files, **{v: {name: f"{name}-{v}.onnx" for name in files} for v in shipped}}
+    plain["variants"] = {"fp32": files, **{v: {**files, **names} for v, names in shipped.items()}}
     plain["operating_points"] = [row for row in rows if row["variant"] in plain["variants"]]
     plain["training"]["variants"] = about
     text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120)

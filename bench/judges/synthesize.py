@@ -17,6 +17,7 @@ from denoised.engines.bundle import OperatingPoint, read_bundle
 from denoised.engines.engine import open_engine
 from denoised.engines.noise import generator
 from denoised.plugins.defect_synthesis.kind import KIND
+from denoised.plugins.defect_synthesis.params import GATES
 from denoised.plugins.kind import Site, Task
 from denoised.plugins.play import play
 
@@ -34,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--bundle", type=Path, help="a trained bundle; absent: train one first")
     parser.add_argument("--minutes", type=float, default=10, help="training time without --bundle (default 10)")
+    parser.add_argument("--gate", choices=GATES, default="on", help="the acceptance gate of the job kind (default on)")
     parser.add_argument("--steps", type=int, help="denoising steps (default: the bundle's own)")
     args = parser.parse_args(argv)
     folder = args.bundle
@@ -48,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     point = bundle.manifest.operating_points[0]
     if args.steps:
         point = OperatingPoint(point.variant, point.sampler, args.steps, point.batch)
-    engine = open_engine(bundle.file(bundle.manifest.variants[point.variant]["denoiser"]))
+    engines = {name: open_engine(bundle.file(file)) for name, file in bundle.manifest.variants[point.variant].items()}
     site = Site((args.good,), models={KIND.name: (bundle,)})
     origin = {"model": bundle.manifest.name, "model_version": bundle.manifest.version, "model_sha256": bundle.sha256}
     good = sorted(p.name for p in args.good.iterdir() if p.suffix.lower() in PICTURES)
@@ -59,13 +61,14 @@ def main(argv: list[str] | None = None) -> int:
             path = good[int(order[n % len(good)])]
             seed = int(generator(args.seed, k, n + 1).integers(1 << 53))
             with tempfile.TemporaryDirectory() as scratch:
-                task = Task(f"judge-{seed}", seed, Path(scratch), bundle, point, lambda name: engine, site, origin=origin)
-                item = play(KIND, {"image": {"path": path}, "defect": defect}, task).output["items"][0]
+                task = Task(f"judge-{seed}", seed, Path(scratch), bundle, point, engines.__getitem__, site, origin=origin)
+                item = play(KIND, {"image": {"path": path}, "defect": defect, "gate": args.gate}, task).output["items"][0]
                 stem = f"{defect}_{n:04d}"
                 (args.out / defect / f"{stem}.png").write_bytes((Path(scratch) / item["image"]).read_bytes())
                 (args.out / defect / f"{stem}_mask.png").write_bytes((Path(scratch) / item["mask"]).read_bytes())
         print(f"{defect}: {args.count} pictures", flush=True)
-    engine.close()
+    for engine in engines.values():
+        engine.close()
     return 0
 
 
