@@ -94,7 +94,9 @@ def _run(args: argparse.Namespace) -> None:
                     facts["cpu_s"] = round(time.process_time() - began, 1)
                     row.write_text(json.dumps(facts) + "\n")
                     shown = {c: round(float(np.mean(list(v.values()))), 3) for c, v in facts["miss"].items()}
-                    print(row.stem, round(float(np.mean(list(shown.values()))), 3), shown, f"{facts['cpu_s']:.0f} s", flush=True)
+                    print(
+                        row.stem, round(float(np.mean(list(shown.values()))), 3), shown, f"{facts['cpu_s']:.0f} s", flush=True
+                    )
 
 
 def _listed(tiles: Path, number: int, k: int) -> tuple[list[str], set[str]]:
@@ -168,7 +170,12 @@ def table(rows: list[dict[str, Any]], draws: int = 2000) -> str:
     for k in sorted({r["k"] for r in rows}):
         mine = [r for r in rows if r["k"] == k]
         arms = sorted({r["arm"] for r in mine})
-        lines += [f"k = {k}", "", "| arm | runs | miss | blowhole | break | crack | escape |", "| --- | --- | --- | --- | --- | --- | --- |"]
+        lines += [
+            f"k = {k}",
+            "",
+            "| arm | runs | miss | blowhole | break | crack | escape |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
+        ]
         for arm in arms:
             found = [r for r in mine if r["arm"] == arm]
             each = np.mean([[np.mean(list(r["miss"][c].values())) for c in CLASSES] for r in found], 0)
@@ -177,8 +184,12 @@ def table(rows: list[dict[str, Any]], draws: int = 2000) -> str:
             lines.append(f"| {arm} | {len(found)} | {each.mean():.3f} | {by_class} | {escape:.3f} |")
         lines += ["", "| arms | runs | miss cut by | 95 % interval | break cut by |", "| --- | --- | --- | --- | --- |"]
         for x, y in (pair for pair in PAIRS if set(pair) <= set(arms)):
-            both = {(r["list"], r["seed"]) for r in mine if r["arm"] == x} & {(r["list"], r["seed"]) for r in mine if r["arm"] == y}
-            pairs = [[next(r for r in mine if (r["arm"], r["list"], r["seed"]) == (a, *at)) for a in (x, y)] for at in sorted(both)]
+            both = {(r["list"], r["seed"]) for r in mine if r["arm"] == x} & {
+                (r["list"], r["seed"]) for r in mine if r["arm"] == y
+            }
+            pairs = [
+                [next(r for r in mine if (r["arm"], r["list"], r["seed"]) == (a, *at)) for a in (x, y)] for at in sorted(both)
+            ]
             if not pairs:
                 continue
             cut, at_breaks = cut_by(pairs, None)
@@ -194,7 +205,7 @@ def cut_by(pairs: list[list[dict[str, Any]]], rng: np.random.Generator | None) -
     sums = np.zeros((2, len(CLASSES)))
     for k, name in enumerate(CLASSES):
         tiles = sorted({p for pair in pairs for p in pair[0]["miss"][name]})
-        times = {p: 1 for p in tiles} if rng is None else dict.fromkeys(tiles, 0)
+        times = dict.fromkeys(tiles, 1) if rng is None else dict.fromkeys(tiles, 0)
         for i in () if rng is None else rng.integers(len(tiles), size=len(tiles)):
             times[tiles[i]] += 1
         for pair in pairs:

@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--licence", default="Apache-2.0", help="licence of the weights")
     parser.add_argument("--data", default="", help="where the pictures come from, in words, for the manifest")
     parser.add_argument(
-        "--windows", type=int, default=2500, help="procedural windows to mix in; 0: the real pictures alone (default 2500)"
+        "--windows", type=int, default=1500, help="procedural windows to mix in; 0: the real pictures alone (default 1500)"
     )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
@@ -83,7 +83,7 @@ def train(
     about: About,
     shots: Path | None = None,
     seed: int = 0,
-    windows: int = 2500,
+    windows: int = 1500,
 ) -> None:
     """Data, training, export. Prints progress; every minute leaves a checkpoint in `out`/work."""
     torch.set_num_threads(1)

@@ -95,7 +95,7 @@ def read_good(folder: Path) -> list[np.ndarray]:
 
 def build(
     reals: Sequence[Real], good: Sequence[np.ndarray], classes: Sequence[str], shapes: Mapping[str, masks.Shape], seed: int,
-    progress: Progress, per_real: int = 24, target: int = 600, windows: int = 3000,
+    progress: Progress, per_real: int = 24, target: int = 300, windows: int = 1500,
 ) -> Pool:  # fmt: skip
     """The whole pool. per_real: windows from each real defect at least; small classes get more, up to `target` a class.
 
@@ -137,9 +137,7 @@ def painted(
     return pool
 
 
-def _real_windows(
-    pool: Pool, real: Real, label: int, tiles: Sequence[Host], each: int, rng: np.random.Generator
-) -> None:
+def _real_windows(pool: Pool, real: Real, label: int, tiles: Sequence[Host], each: int, rng: np.random.Generator) -> None:
     everything = cv2.dilate(real.mask, np.ones((5, 5), np.uint8))
     for one in defects_clean.components(real.mask):
         wide = cv2.dilate(one, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5)))
@@ -166,9 +164,7 @@ def _real_windows(
                 pool.add(label, True, *_view(defect, clean, mask, rng))
 
 
-def _bent(
-    defect: np.ndarray, clean: np.ndarray, mask: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def _bent(defect: np.ndarray, clean: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """The same defect, a little turned, stretched and wavy, fainter or stronger; the good surface below stays as it is."""
     x, y, w, h = cv2.boundingRect(mask)
     x0, y0 = max(x - 24, 0), max(y - 24, 0)

@@ -119,43 +119,12 @@ def fit(masks: Sequence[np.ndarray], parts: Sequence[np.ndarray], prior: Shape |
     return Shape(
         prior.form if prior else form,
         round(edge, 3),
-        _quantiles(area_, n, 2.2, prior and prior.area),
-        _quantiles(aspect_, n, 1.5, prior and prior.aspect),
+        _quantiles(area_, n, 2.2, prior.area if prior else None),
+        _quantiles(aspect_, n, 1.5, prior.aspect if prior else None),
         round(float(np.quantile(ragged_, 0.75)), 3),
         round(float(np.median([math.sqrt(m.size) for m in masks])), 1),
         round(math.degrees(np.angle(lean) / 2) % 180, 1),
         round(abs(lean) * certain, 3),
-    )
-
-
-def fit(masks: Sequence[np.ndarray], parts: Sequence[np.ndarray]) -> Shape:
-    """The shape of one class from its real masks (H, W), 0/1, and where the part lies in each picture, 0/1."""
-    rows = []
-    for mask, part in zip(masks, parts):
-        rim = 1 - cv2.erode(part, np.ones((9, 9), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
-        count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
-        for i in range(1, count):
-            one = (labels == i).astype(np.uint8)
-            area = float(one.sum())
-            if area < 12 or area < 0.1 * mask.sum():
-                continue
-            outline = max(cv2.findContours(one, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0], key=len)
-            (_, _), (a, b), _ = cv2.minAreaRect(outline)
-            hull = max(cv2.contourArea(cv2.convexHull(outline)), area)
-            rows.append((area, (max(a, b) + 1) / (min(a, b) + 1), 1 - area / hull, bool((one & rim).any()), area / mask.size))
-    if not rows:
-        raise ValueError("no mask holds a defect of 12 pixels or more")
-    area_, aspect_, ragged_, edge_, share_ = (np.array(column, np.float64) for column in zip(*rows))
-    edge, aspect = float(edge_.mean()), float(np.median(aspect_))
-    form: Form = "area" if np.median(share_) > 0.05 else "walk" if aspect > 5 else "bite" if edge > 0.5 else "blob"
-    field = float(np.median([math.sqrt(m.size) for m in masks]))
-    return Shape(
-        form,
-        round(edge, 3),
-        _quantiles(area_),
-        _quantiles(aspect_),
-        round(float(np.quantile(ragged_, 0.75)), 3),
-        round(field, 1),
     )
 
 
