@@ -2,7 +2,8 @@
 
     OMP_NUM_THREADS=1 python bench/defect_speed.py [--bundle DIR] [--images DIR] [--count 40]
 
-CPU milliseconds per picture with its mask: the least of three runs of jobs of --count pictures, any class, one thread. Peak memory is that of a process that runs the first point alone.
+CPU milliseconds per picture with its mask: the least of three runs of jobs with --count pictures in all, any class, one
+thread. Peak memory is that of a process that runs the first point alone.
 """
 
 from __future__ import annotations

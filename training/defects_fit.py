@@ -52,7 +52,7 @@ def fit(
     total, began, saved = minutes * 60, time.process_time() - spent, time.process_time()
     while spent < total:
         for group in optimiser.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * min(spent / total, 1.0)) + 0.01)
+            group["lr"] = rate * min(1.0, (step + 1) / 30) * (0.5 + 0.5 * math.cos(math.pi * min(spent / total, 1.0)) + 0.01)
         x0, eps, feeds = draw(batch, rng)
         even = (np.arange(batch) + rng.random(batch)) / batch
         t = torch.from_numpy((even if times is None else rng.choice(times, batch)).astype(np.float32))
