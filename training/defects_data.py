@@ -95,7 +95,7 @@ def read_good(folder: Path) -> list[np.ndarray]:
 
 def build(
     reals: Sequence[Real], good: Sequence[np.ndarray], classes: Sequence[str], shapes: Mapping[str, masks.Shape], seed: int,
-    progress: Progress, per_real: int = 24, target: int = 300, windows: int = 1500,
+    progress: Progress, per_real: int = 12, target: int = 300, windows: int = 1500,
 ) -> Pool:  # fmt: skip
     """The whole pool. per_real: windows from each real defect at least; small classes get more, up to `target` a class.
 

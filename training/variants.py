@@ -100,7 +100,7 @@ class Defects:
 
     def __init__(self, bundle: Bundle, fp32: Networks, each: int = 8):
         classes = bundle.manifest.classes
-        pool = _pool(bundle, 3 * each)
+        pool = _pool(bundle, max(100, 24 * each))
         halves = ({k: v[half::2] for k, v in pool.items()} for half in (FIT, HELD_OUT))
         self._halves = [defects_report.windows(half, len(classes), each) for half in halves]
         self.count = len(self._halves[HELD_OUT][1])
@@ -128,8 +128,8 @@ class Defects:
         return {"rms_grey": round(self.distance(answers, self._best), 2)}
 
 
-def _pool(bundle: Bundle, parts: int) -> dict[str, np.ndarray]:
-    """What the model was trained on, else windows on so many procedural metal parts; see `defects_data.columns`."""
+def _pool(bundle: Bundle, count: int) -> dict[str, np.ndarray]:
+    """What the model was trained on, else so many windows on procedural metal parts; see `defects_data.columns`."""
     kept = bundle.folder / "work" / "pool.npz"
     if kept.exists():
         with np.load(kept) as f:
@@ -139,7 +139,7 @@ def _pool(bundle: Bundle, parts: int) -> dict[str, np.ndarray]:
         raise ValueError(
             f"{kept}: not there, and not all of {', '.join(classes)} can be drawn by procedure; keep work/ of the training"
         )
-    return defects_data.columns(defects_data.build([], [], classes, 0, lambda *progress: None, parts=parts))
+    return defects_data.columns(defects_data.painted([], classes, {}, count, np.random.default_rng(0)))
 
 
 class Plants:
