@@ -149,7 +149,8 @@ def _painted(good: Path, folder: Path, count: int, seed: int) -> None:
             host = np.asarray(cv2.imread(str(names[int(rng.integers(len(names)))]), 0), np.float32)
             part, shape = masks.part_of(host), defects_draw.SHAPES[defect]
             mask = masks.draw(shape, part, rng, math.sqrt(host.size) / shape.field)
-            cv2.imwrite(str(folder / defect / f"{n:04d}.png"), np.rint(defects_draw.paint(defect, host, mask, part, rng)))
+            image = np.rint(defects_draw.paint(defect, host, mask, part, rng)).astype(np.uint8)
+            cv2.imwrite(str(folder / defect / f"{n:04d}.png"), image)
             cv2.imwrite(str(folder / defect / f"{n:04d}_mask.png"), mask * 255)
 
 
