@@ -132,12 +132,15 @@ def _quantiles(
     values: np.ndarray, count: int, wide: float, prior: tuple[float, float, float] | None
 ) -> tuple[float, float, float]:
     """10, 50 and 90 % of `values` of `count` pictures; of few, at least `wide` (as a factor) apart, the prior's as one more."""
-    logs = np.quantile(np.log(np.maximum(values, 1.0)), (0.1, 0.5, 0.9))
-    if prior:
-        logs = (count * logs + np.log(prior)) / (count + 1)
+    at = (0.1, 0.5, 0.9)
+    logs = np.quantile(np.log(np.maximum(values, 1.0)), at)
     reach = math.log(wide) / math.sqrt(count)
-    low, high = min(logs[0], logs[1] - reach), max(logs[2], logs[1] + reach)
-    return round(math.exp(low), 2), round(math.exp(logs[1]), 2), round(math.exp(high), 2)
+    logs[0], logs[2] = min(logs[0], logs[1] - reach), max(logs[2], logs[1] + reach)
+    if prior:
+        draws = np.linspace(0.1, 0.9, 101)
+        logs = np.quantile(np.r_[np.tile(np.interp(draws, at, logs), count), np.interp(draws, at, np.log(prior))], at)
+    low, middle, high = (round(math.exp(v), 2) for v in logs)
+    return low, middle, high
 
 
 def _between(quantiles: tuple[float, float, float], rng: np.random.Generator) -> float:
