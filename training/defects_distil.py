@@ -79,7 +79,7 @@ def distil(folder: Path, minutes: float, pairs: int, seed: int) -> None:
     points = [p for p in plain["operating_points"] if not p["variant"].startswith(VARIANT)]
     points += [{"variant": VARIANT, "sampler": "ddim", "steps": n, "batch": 8} for n in STEPS]
     plain["operating_points"] = points
-    command = f"python -m denoised.training.defects_distil {folder}"
+    command = "python -m denoised.training.defects_distil"
     spent = round(fitted.cpu_s / 60, 1)
     plain["training"][VARIANT] = {"command": command, "pairs": pairs, "steps": fitted.steps, "cpu_minutes": spent}
     (folder / "model.yaml").write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120), "utf-8")
