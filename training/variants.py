@@ -259,7 +259,9 @@ def make(folder: Path) -> None:
     if "fp32" not in bundle.manifest.variants:
         raise ValueError(f"{folder}: has no variant fp32 to make others of; found {', '.join(bundle.manifest.variants)}")
     trial: Trial = TRIALS[bundle.manifest.kind](bundle, _opened(bundle, "fp32"))
-    rows, shipped, refused = [], [], {}
+    rows: list[dict[str, Any]] = []
+    shipped: list[str] = []
+    refused: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as made:
         for source in (s for s in SOURCES if s in bundle.manifest.variants):
             files, own = bundle.manifest.variants[source], _opened(bundle, source)

@@ -106,8 +106,8 @@ def fit(masks: Sequence[np.ndarray], parts: Sequence[np.ndarray], prior: Shape |
             turn = math.radians(turn if a >= b else turn + 90)
             hull = max(cv2.contourArea(cv2.convexHull(outline)), area)
             aspect = (max(a, b) + 1) / (min(a, b) + 1)
-            edge = bool((one & rim).any())
-            rows.append((area, aspect, 1 - area / hull, edge, area / mask.size, math.cos(2 * turn), math.sin(2 * turn)))
+            touches = bool((one & rim).any())
+            rows.append((area, aspect, 1 - area / hull, touches, area / mask.size, math.cos(2 * turn), math.sin(2 * turn)))
     if not rows:
         raise ValueError("no mask holds a defect of 12 pixels or more")
     area_, aspect_, ragged_, edge_, share_, cos, sin = (np.array(column, np.float64) for column in zip(*rows))
