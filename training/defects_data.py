@@ -179,9 +179,9 @@ def _bent(defect: np.ndarray, clean: np.ndarray, mask: np.ndarray, rng: np.rando
     dx, dy = (sway * defects_draw.noise(rng, size, rng.uniform(6, 20)) for _ in range(2))
     mx = (turn[0, 0] * xx + turn[0, 1] * yy + turn[0, 2] + dx).astype(np.float32)
     my = (turn[1, 0] * xx + turn[1, 1] * yy + turn[1, 2] + dy).astype(np.float32)
-    moved, m = (cv2.remap(z, mx, my, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for z in (change, m))
+    moved, covered = (cv2.remap(z, mx, my, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for z in (change, m))
     out, bent = clean.copy(), np.zeros_like(mask)
-    bent[there] = m > 0.5
+    bent[there] = covered > 0.5
     out[there] = np.clip(out[there] + moved * float(np.exp(rng.normal(0.05, 0.2))) * bent[there], 0, 255)
     return out, bent
 
