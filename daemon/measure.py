@@ -19,7 +19,7 @@ import numpy as np
 
 from ..config import typed
 from ..config.tree import Config
-from ..engines.bundle import Bundle, OperatingPoint
+from ..engines.bundle import Bundle, BundleError, OperatingPoint
 from ..engines.engine import Engine, EngineRunError, open_engine
 from ..engines.schedules import schedule
 from ..plugins.kind import JobKind, Problem, Site, Task
@@ -57,7 +57,9 @@ class Measurer:
         self._threads = 0
         self._problem: Problem | None = None
         bundle.verify()
-        self.points = bundle.manifest.operating_points
+        self.points = tuple(p for p in bundle.manifest.operating_points if p.steps)
+        if not self.points:
+            raise BundleError(f"{bundle.folder}: no operating point denoises, so there is nothing to measure")
         self.steps, self.batches = steps_to_try(self.points), batches_to_try(self.points)
         self.threads = threads_to_try(config)
         fp32 = next((p for p in self.points if p.variant == "fp32"), self.points[0])

@@ -244,7 +244,16 @@ class Worker:
         provider = self._provider(bundle, point.variant)
         if message["durable"]:  # what one provider has begun no other one ends: the bytes would be nobody's
             runtime = [__version__, calibration.runtime(self._config.engine.backend)]
-            identity = [message["kind"], message["params"], task.seed, bundle.sha256, told, provider, runtime]
+            identity = [
+                message["kind"],
+                message["params"],
+                task.seed,
+                bundle.sha256,
+                told,
+                provider,
+                runtime,
+                task.site.stamp(),
+            ]
             running.saved = self._checkpoints(running.id, identity)
         outcome = drive(kind.work(params, task), lambda problem: self._solve(problem, task, running))
         artifacts = self._keep(folder, running.id, outcome.artifacts) if outcome.artifacts else []

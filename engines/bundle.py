@@ -59,7 +59,9 @@ class OperatingPoint:
 
     def __post_init__(self) -> None:
         if (self.sampler == NO_SAMPLER) != (self.steps == 0):
-            raise typed.Bad("steps", f"0 steps and the sampler '{NO_SAMPLER}' go together, found {self.steps} of '{self.sampler}'")
+            raise typed.Bad(
+                "steps", f"0 steps and the sampler '{NO_SAMPLER}' go together, found {self.steps} of '{self.sampler}'"
+            )
         if self.steps:
             check_choice("sampler", self.sampler, "sampler_args", self.sampler_args, SAMPLERS)
 

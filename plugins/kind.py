@@ -77,6 +77,14 @@ class Site:
     max_pixels: int = 64_000_000
     calibrations: Path | None = None
 
+    def stamp(self) -> list[str]:
+        """What is stored of sensors now, each file's name and time: a job begun with other ones is not gone on with."""
+        return (
+            sorted(f"{path.name} {path.stat().st_mtime_ns}" for path in self.calibrations.glob("*.npz"))
+            if self.calibrations
+            else []
+        )
+
     def model(self, kind: str, wanted: str | None) -> Bundle:
         """The named model of this kind, or the default one; refused as `unknown-model`."""
         models = self.models.get(kind, ())

@@ -52,7 +52,9 @@ def shard(number: int) -> Shard:
 def _shifted(rng: np.random.Generator, x: np.ndarray, std: np.ndarray) -> np.ndarray:
     """x (T, K) as after a service or in another season: some tags at another level, some with another gain."""
     tags = len(std)
-    level = np.exp(rng.uniform(np.log(0.05), np.log(0.7))) * rng.standard_normal(tags) * (rng.random(tags) < rng.uniform(0.2, 1))
+    level = (
+        np.exp(rng.uniform(np.log(0.05), np.log(0.7))) * rng.standard_normal(tags) * (rng.random(tags) < rng.uniform(0.2, 1))
+    )
     gain = np.exp(rng.uniform(0, 0.25) * rng.standard_normal(tags))
     middle = x.mean(0)
     out: np.ndarray = middle + (x - middle) * gain + level * std

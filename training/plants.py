@@ -42,7 +42,7 @@ def _lively(rng: Rng, rows: int) -> np.ndarray:
     """(rows,) positive: by how much factors swing more at some hours than at others; mostly 1."""
     if rng.random() < 0.6:
         return np.ones(rows)
-    phase = 2 * np.pi * (np.arange(rows) / rng.choice([24.0, 24.0, 48.0, 96.0, rng.integers(8, 169)]) + rng.random())
+    phase = 2 * np.pi * (np.arange(rows) / rng.choice([24.0, 24.0, 48.0, 96.0, float(rng.integers(8, 169))]) + rng.random())
     wave = sum(rng.normal(0, 0.5 / n) * np.sin(n * phase + rng.uniform(0, 6.3)) for n in range(1, 4))
     out: np.ndarray = np.exp(wave)
     return out
@@ -55,7 +55,9 @@ def _changed(rng: Rng, rows: int) -> np.ndarray:
         return np.zeros(rows)
     if kind < 0.7:
         return (np.arange(rows) > rng.integers(rows // 10, rows)).astype(float)
-    out: np.ndarray = 1 / (1 + np.exp(-rng.normal(-0.5, 1) - _unit(_smoothed(rng.standard_normal(rows), rows / rng.uniform(2, 12)))))
+    out: np.ndarray = 1 / (
+        1 + np.exp(-rng.normal(-0.5, 1) - _unit(_smoothed(rng.standard_normal(rows), rows / rng.uniform(2, 12))))
+    )
     return out
 
 

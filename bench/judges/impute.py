@@ -27,7 +27,6 @@ from denoised.plugins.sensor_imputation.series import Way
 from denoised.plugins.sensor_imputation.series import impute as impute_series
 from denoised.plugins.sensor_imputation.site import learn
 from denoised.plugins.sensor_imputation.stored import Part
-from denoised.plugins.sensor_imputation.work import groups
 
 SAMPLES = 32
 _parts: dict[int, tuple[Any, tuple[Part, ...]]] = {}

@@ -24,6 +24,10 @@ VERBS = {
     "status": (".status", "one look at a running daemon"),
     "flight": (".flight", "what led to the last fault, from the flight recorder"),
     "calibrate": (".calibrate", "measure this board's operating points and store those worth choosing"),
+    "calibrate-sensors": (
+        ".calibrate_sensors",
+        "learn a group of sensors from its history, for better answers and honest bands",
+    ),
     "models": (".models", "the model bundles of this gateway"),
     "demo": ("...demo.command", "the main job on this machine with nothing else set up, in about a minute"),
 }

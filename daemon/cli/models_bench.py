@@ -91,7 +91,7 @@ def bench(config: Config, bundles: Sequence[Bundle]) -> tuple[list[Bench], list[
 
 
 def _rows(measurer: Measurer, manifest: Manifest) -> tuple[Row, ...]:
-    shipped, threads = manifest.operating_points, measurer.threads[0]
+    shipped, threads = measurer.points, measurer.threads[0]
     qualities, speeds = list[Quality](), dict[tuple[str, str, int], Speed]()
     ways = list(dict.fromkeys((p.variant, p.sampler, p.batch) for p in shipped))
     total = len(shipped) + _ROUNDS * len(ways)

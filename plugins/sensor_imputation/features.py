@@ -51,7 +51,7 @@ def relation(calibration: Calibration) -> np.ndarray:
 
 
 def _loudness(found: Conditional) -> tuple[np.ndarray, np.ndarray]:
-    """(LENGTH, K) each: log of the mean square surprise nearby, of the tag itself and of all tags; 0 as far as nothing tells."""
+    """(LENGTH, K) each: log of the mean square surprise nearby, of the tag and of all tags; 0 as far as nothing tells."""
     apart = np.abs(np.arange(LENGTH)[:, None] - np.arange(LENGTH))
     near = np.exp(-apart / _NEAR)
     square = near @ np.minimum(found.surprise**2, LIMIT**2)

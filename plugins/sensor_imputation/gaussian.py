@@ -121,9 +121,9 @@ class Calibration:
 class Conditional:
     """One window given its measured cells, all (LENGTH, K) in z units.
 
-    usual: the prior's mean. mean: the measured value, or the conditional mean. std: the conditional deviation of a missing cell, and of a measured
-    one as if it alone were missing (leave-one-out). surprise: how many of those deviations a measured cell lies from
-    what the others say, 0 at missing cells.
+    usual: the prior's mean. mean: the measured value, or the conditional mean. std: the conditional deviation of a missing
+    cell, and of a measured one as if it alone were missing (leave-one-out). surprise: how many of those deviations a
+    measured cell lies from what the others say, 0 at missing cells.
     """
 
     missing: np.ndarray

@@ -59,6 +59,11 @@ class _Gaps:
     knots: np.ndarray
 
 
+def rows_needed() -> int:
+    """Rows of history below which nothing is learnt of the widths."""
+    return 2 * _FOLDS * LENGTH
+
+
 def gap_classes(missing: np.ndarray) -> np.ndarray:
     """(LENGTH, K) the class of each cell, should it be missing; see CLASSES."""
     rows, tags = missing.shape
@@ -120,8 +125,9 @@ def folds(history: Sequence[np.ndarray]) -> Iterator[tuple[list[np.ndarray], lis
 
 def _masked(history: Sequence[np.ndarray], encoder: Engine, seed: int) -> _Gaps | None:
     """None where the history is too short to hold a part of it out."""
-    rng, out, number = np.random.default_rng([seed, 11]), [], 0
-    if sum(map(len, history)) < 2 * _FOLDS * LENGTH:
+    rng, number = np.random.default_rng([seed, 11]), 0
+    out: list[tuple[np.ndarray, ...]] = []
+    if sum(map(len, history)) < rows_needed():
         return None
     for rest, held in folds(history):
         windows = [s[at : at + LENGTH] for s in held for at in range(0, len(s) - LENGTH + 1, LENGTH // 2)]
@@ -153,7 +159,14 @@ def _answered(
             true = found.missing & ~np.isnan(z)
             kind, tag = gap_classes(found.missing)[true], np.nonzero(true)[1]
             residual = ((z - found.mean) / found.std)[true]
-            yield kind, tag, np.full(len(kind), number + at + i), residual, found.std[true], knots.transpose(1, 0, 2)[true].copy()
+            yield (
+                kind,
+                tag,
+                np.full(len(kind), number + at + i),
+                residual,
+                found.std[true],
+                knots.transpose(1, 0, 2)[true].copy(),
+            )
 
 
 def _blended(knots: np.ndarray, share: np.ndarray) -> np.ndarray:

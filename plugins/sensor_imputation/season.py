@@ -27,7 +27,10 @@ _MOST_ROWS = 8192
 
 @dataclass(frozen=True)
 class Season:
-    """mean (P, K) in z units; lags (P, LENGTH, K, K): lags[p, h, i, j] = E[y_i(t+h) y_j(t)], t in row p of the cycle, y = z - mean."""
+    """By row p of the cycle: mean (P, K) in z units; lags (P, LENGTH, K, K), lags[p, h, i, j] = E[y_i(t+h) y_j(t)].
+
+    t is in row p of the cycle, y = z - mean.
+    """
 
     mean: np.ndarray
     lags: np.ndarray
@@ -39,7 +42,7 @@ class Season:
 
 
 def covariance(lags: np.ndarray, row: int) -> np.ndarray:
-    """(LENGTH * K, LENGTH * K) of a window that starts in that row of the cycle, flat index t * K + k. lags (P, LENGTH, K, K)."""
+    """(LENGTH * K, LENGTH * K) of a window that starts in that row of the cycle, flat index t * K + k."""
     period, length, tags, _ = lags.shape
     out = np.empty((length, tags, length, tags))
     for t in range(length):

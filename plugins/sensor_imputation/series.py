@@ -92,9 +92,7 @@ def _give(take: Take, block: int, ensemble: np.ndarray, front: int) -> None:
         take(max(at, 0), ensemble[:, max(-at, 0) :])
 
 
-def _paths(
-    calibration: Calibration, row: int, wanted: list[int], samples: int, seed: int, stream: int
-) -> Iterator[np.ndarray]:
+def _paths(calibration: Calibration, row: int, wanted: list[int], samples: int, seed: int, stream: int) -> Iterator[np.ndarray]:
     """For each window in turn its unconditional path (S, LENGTH, K), each block's white noise a function of its number."""
     tags = len(calibration.mean)
     if not samples:

@@ -1,4 +1,4 @@
-"""From a history of a group of sensors to all that is learnt of it; refreshed with newer history, the older forgotten slowly."""
+"""From a history of a group of sensors to all that is learnt of it; newer history refreshes it, the older is forgotten slowly."""
 
 from __future__ import annotations
 
@@ -21,10 +21,13 @@ _GROUP = 16
 def learn(history: Sequence[np.ndarray], encoder: Engine, seed: int = 0) -> tuple[Part, ...]:
     """Every group of columns of the segments (T, K), in the plant's units, NaN = missing."""
     every = np.concatenate(history)
-    return tuple(_part([s[:, columns] for s in history], columns, encoder, seed) for columns in groups(every, np.isnan(every)))
+    chosen = groups(every, np.isnan(every))
+    return tuple(_part([s[:, columns] for s in history], columns, encoder, seed) for columns in chosen)
 
 
-def refresh(old: tuple[Part, ...], history: Sequence[np.ndarray], encoder: Engine, keep: float, seed: int = 0) -> tuple[Part, ...]:
+def refresh(
+    old: tuple[Part, ...], history: Sequence[np.ndarray], encoder: Engine, keep: float, seed: int = 0
+) -> tuple[Part, ...]:
     """The old parts, what they were counted from weighing `keep` as much as before, and newer history (T, K) of the same tags."""
     out = []
     for part in old:
@@ -69,17 +72,22 @@ def _between(old: Response, new: Response, share: float) -> Response:
 def _merged(old: Calibration, new: Calibration, share: float, history: Sequence[np.ndarray]) -> Calibration:
     """The moments of both together, `share` of the old (law of total covariance); a tag known to one only is that one's.
 
-    The cycle is merged where both have the same one, the new one's rows brought to the old one's; else that of the larger share.
+    The cycle is merged where both have the same one, the new one's rows brought to the old one's; else the larger share's.
     """
     weight = np.where(old.known & new.known, share, old.known.astype(float))
     mean = weight * old.mean + (1 - weight) * new.mean
     square = [c.std**2 + (c.mean - mean) ** 2 for c in (old, new)]
     std = np.sqrt(weight * square[0] + (1 - weight) * square[1])
     lags = [_in_units_of(std, c, c.lags) + np.outer((c.mean - mean) / std, (c.mean - mean) / std) for c in (old, new)]
-    seasons = [c.season and Season((c.season.mean * c.std + c.mean - mean) / std, _in_units_of(std, c, c.season.lags)) for c in (old, new)]
+    seasons = [
+        c.season and Season((c.season.mean * c.std + c.mean - mean) / std, _in_units_of(std, c, c.season.lags))
+        for c in (old, new)
+    ]
     season = seasons[share < 0.5]
     if seasons[0] and seasons[1] and seasons[0].period == seasons[1].period:
-        row = old.starts_in(standardise(max(history, key=len), old))  # the new cycle is counted from the longest segment's start
+        row = old.starts_in(
+            standardise(max(history, key=len), old)
+        )  # the new cycle is counted from the longest segment's start
         ahead = [np.roll(a, row, 0) for a in (seasons[1].mean, seasons[1].lags)]
         levels = weight * seasons[0].mean + (1 - weight) * ahead[0]
         season = Season(levels, _both(weight, seasons[0].lags, ahead[1]))

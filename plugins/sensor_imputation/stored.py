@@ -182,8 +182,5 @@ def _part(a: dict[str, np.ndarray]) -> Part:
     season = Season(a["season/mean"], a["season/lags"].astype(float)) if "season/mean" in a else None
     ends = np.cumsum(a["marks"])
     marks = tuple(np.split(a["marks/values"], ends[:-1])) if len(ends) else ()
-    c = Calibration(
-        a["mean"], a["std"], a["lags"].astype(float), float(a["rows"]), a["known"], a["peaked"], season, marks
-    )
+    c = Calibration(a["mean"], a["std"], a["lags"].astype(float), float(a["rows"]), a["known"], a["peaked"], season, marks)
     return Part(a["columns"], c, *(Response(a[f"{r}/blend"], a[f"{r}/stretch"]) for r in ("gaussian", "network")))
-
