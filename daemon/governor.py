@@ -92,6 +92,8 @@ class GovernorLoop:
         self._limit_c = self._traits.throttle_c - _BELOW_THROTTLE_C
         self._share = True
         self._promises = Counter[str](made=0, kept=0, broken=0)
+        self._open: set[str] = set()
+        """Jobs whose promise is counted as made."""
         self._due = self._stored_at = tick
         self._top: Entry | None = None
         self._top_rested_s, self._top_since, self._busy_j, self._busy_since = 0.0, tick, 0.0, tick
@@ -109,6 +111,8 @@ class GovernorLoop:
 
     def configure(self, config: Config) -> None:
         """The config was read again: calibrations are, too."""
+        if _source(config) != _source(self._config):
+            self._signal = None
         self._config = config
         self._planner.offers = Offers(config, self._traits.name, self._planner.offers.mode)
 
@@ -201,7 +205,7 @@ class GovernorLoop:
             None if left_j is None else max(0.0, left_j),
             left_s * self._scale,
         )
-        self._wait = bulk.waits(policy, minute, self._signal, left_j)
+        self._wait = bulk.waits(policy, minute, self._signal, left_j, traits.idle_w)
 
     # ---- deciding -----------------------------------------------------------------------------------------------------
 
@@ -295,6 +299,7 @@ class GovernorLoop:
         self._accrue(time.monotonic())
         self._watch.look()
         entry.meter = entry.meter or Integral(_PERIOD / self._scale)
+        entry.meter.pause()
         bundle = self._planner.bundle_of(entry.job)
         if bundle is None:
             return None
@@ -303,8 +308,6 @@ class GovernorLoop:
         folder = Path(self._config.state_dir) / "work" / folder_name(entry.job.id)
         if entry.job.durable and (kept := pinned(folder, bundle)) is not None:
             return kept
-        if self._config.policy.governor == "off":
-            return unmeasured(bundle, job_threads(self._config))
         entry.point = None
         points = self._planner.offers.of(bundle).acceptable(entry.job.quality)
         decision, mine = self._decide(now, entry)
@@ -322,10 +325,14 @@ class GovernorLoop:
         self._worked = self._worked or "run_ms" in facts
         if state == "done":
             self._planner.learn(entry, facts, self._decision.clock)
+        elif state == "expired":
+            self._planner.too_short(entry, facts, self._decision.clock)
         promise = entry.job.promise
         if promise is not None and state != "cancelled" and not self._vain(entry.job):
             kept = state == "done" and now <= promise.finish_at
+            self._promises["made"] += entry.job.id not in self._open  # before this start
             self._promises["kept" if kept else "broken"] += 1
+        self._open.discard(entry.job.id)
         if "run_ms" in facts:
             self.ledger.worked()
         return energy_of(entry, facts, self._traits)
@@ -343,8 +350,9 @@ class GovernorLoop:
         self._budget_for(job)
         if job.deadline_at is not None and not job.anytime and not bulk.is_bulk(job):
             alone = self._policy.promise(tick, [plan.demand], 0)
-            fastest_s = plan.demand.samples * min(o.seconds for o in plan.demand.options) / self._scale
+            fastest_s = plan.fastest_s
             if now + fastest_s > job.deadline_at:
+                self._planner.doubt(plan)
                 at = wall + max(fastest_s, alone.finish_in / self._scale)
                 raise Refusal(
                     "deadline",
@@ -377,6 +385,7 @@ class GovernorLoop:
         """The job was accepted with what was said of it."""
         if job.promise is not None and not self._vain(job):
             self._promises["made"] += 1
+            self._open.add(job.id)
 
     def _cold_s(self) -> float:
         """What a worker takes that has still to come."""
@@ -437,13 +446,10 @@ class GovernorLoop:
         for why in witness.problems(reading, self._traits) if reading else ():
             found.append({"code": "board", "about": "board", "message": why})
         if self._has_sensor and self._policy.distrust and self._policy.blind_s > 30 * self._scale:
-            found.append(
-                {
-                    "code": "board",
-                    "about": "board",
-                    "message": f"the temperature sensor is not believed: {self._policy.distrust}",
-                }
-            )
+            why = self._policy.distrust.partition(" at ")[0]  # with its figure it would be another problem each second
+            found.append({"code": "board", "about": "board", "message": f"the temperature sensor is not believed: {why}"})
+        if below := bulk.below_rest(self._config.policy, self._traits.idle_w):
+            found.append({"code": "board", "about": "policy", "message": f"{below}: bulk work never runs"})
         return found
 
     # ---- memory -------------------------------------------------------------------------------------------------------
@@ -467,6 +473,12 @@ class GovernorLoop:
             self._remember(tick)
         self.ledger.store(tick, now=True)
         self._supply.clear()
+
+
+def _source(config: Config) -> tuple[str, str | None] | None:
+    """Where the plant's signal comes from."""
+    wanted = config.policy.signal
+    return (wanted.topic, wanted.field) if wanted else None
 
 
 def _at(reading: Reading, at: float) -> Reading:
