@@ -33,6 +33,8 @@ WITH, WITHOUT = (40, 140, 40), (30, 30, 210)
 _JOBS_AHEAD = 3
 _MEASURE_S = 3.0
 _ROWS = 400
+_SMOOTH = 10
+"""Rows before and after that a shown power is the mean of."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,10 @@ def _panel(
         cv2.line(image, at(0, value), at(end, value), GREY, 1)
         text(image, f"{words} {value:g}", (right - 120, at(0, value)[1] - 5), 0.4, GREY, 1)
     for run, colour in zip(runs, (WITHOUT, WITH)):
-        line = np.array([at(row["t"], row[name]) for row in run.rows], np.int32)
+        values = [row[name] for row in run.rows]
+        if name == "power":  # it follows each step of the network: its mean over some seconds says more
+            values = [float(np.mean(values[max(0, i - _SMOOTH) : i + _SMOOTH + 1])) for i in range(len(values))]
+        line = np.array([at(row["t"], value) for row, value in zip(run.rows, values)], np.int32)
         cv2.polylines(image, [line], False, colour, 1, cv2.LINE_AA)
 
 
