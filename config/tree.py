@@ -359,6 +359,40 @@ class SensorGroup:
 
 
 @dataclass(frozen=True)
+class Address:
+    """A broker by host and port."""
+
+    host: Annotated[str, Meta(min_length=1, description="broker's host name or address")]
+    port: Port = 1883
+
+
+@dataclass(frozen=True)
+class Sparkplug:
+    """The Sparkplug B 3.0 edge node that this gateway is to a SCADA host. User, password, TLS and keepalive: those of mqtt."""
+
+    group: Annotated[TopicLevel, Meta(description="Sparkplug group id, one for a plant or a line")]
+    node: Annotated[TopicLevel | None, Meta(description="edge node id, unique in its group; default: gateway.id")] = None
+    primary_host: Annotated[
+        TopicLevel | None,
+        Meta(description="host id of the primary host: nothing is sent while it is offline; null: none is waited for"),
+    ] = None
+    aliases: Annotated[bool, Meta(description="data messages carry numbers in place of names; not every host follows")] = False
+    keep: Annotated[
+        int, Meta(ge=0, le=1_000_000, description="most values kept in memory for a host that is away, oldest dropped")
+    ] = 10_000
+    brokers: Annotated[
+        tuple[Address, ...] | None,
+        Meta(description="brokers of the plant, walked through while the primary host is offline; default: that of mqtt"),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.group == "STATE":
+            raise Bad("group", "expected a group other than STATE, as hosts tell their state under that name")
+        if self.brokers is not None and not 1 <= len(self.brokers) <= 16:
+            raise Bad("brokers", f"expected 1 to 16 brokers, found {len(self.brokers)}")
+
+
+@dataclass(frozen=True)
 class Config:
     """The configuration of one gateway."""
 
@@ -378,7 +412,8 @@ class Config:
     queue: Queue = field(default_factory=Queue)
     policy: Policy = field(default_factory=Policy)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
-    cameras: dict[str, Camera] = field(default_factory=dict)
+    sparkplug: Sparkplug | None = None
+    cameras: dict[TopicLevel, Camera] = field(default_factory=dict)
     triggers: dict[str, Trigger] = field(default_factory=dict)
     sensors: dict[TopicLevel, SensorGroup] = field(default_factory=dict)
 
@@ -391,6 +426,11 @@ class Config:
     def client_id(self) -> str:
         """Who we are at the broker: two gateways of one name must not take each other's connection away."""
         return self.mqtt.client_id or f"{self.gateway.id[:50]}-jobs-{_machine()}"
+
+    @property
+    def sparkplug_client_id(self) -> str:
+        """Who the Sparkplug connection is at the broker: one client id cannot be two clients."""
+        return f"{self.mqtt.client_id}-spb" if self.mqtt.client_id else f"{self.gateway.id[:50]}-spb-{_machine()}"
 
     @property
     def artifacts_dir(self) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ class Frames:
 
     def __init__(self, cameras: Link, folder: Path):
         self._cameras, self._folder = cameras, folder
+        self.told: Callable[[str, str | None], None] | None = None
+        """Who else wants to know of each frame: the camera's name, and why there is none."""
 
     def enter(self, entry: Entry) -> None:
         """A job begins its life: what its camera took before a restart is there, else a frame is asked for."""
@@ -34,10 +36,12 @@ class Frames:
     def take(self, entry: Entry, message: Mapping[str, Any]) -> str | None:
         """What the camera process answered: the frame is the entry's, or why there is none."""
         entry.waits_for_frame = False
-        if message["type"] != "frame":
-            return str(message["message"])
-        entry.frame = message["path"]
-        return None
+        error = None if message["type"] == "frame" else str(message["message"])
+        if self.told and entry.job.camera is not None:
+            self.told(entry.job.camera, error)
+        if error is None:
+            entry.frame = message["path"]
+        return error
 
     def sweep(self, keep: Container[str]) -> None:
         """Deletes the frames of jobs that are not to be kept."""

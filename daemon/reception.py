@@ -193,6 +193,8 @@ class Reception:
         self._desk.counts[f"refused_{refusal.code}"] += 1
         final = reply.refused(job_id or secrets.token_hex(8), kind, refusal, self._desk.wall())
         log.info("refused %s: %s", final["id"], refusal)
+        if self._desk.results.told:
+            self._desk.results.told(final)
         payload = msgspec.json.encode(final)
         if asker[0]:
             self._say(Outgoing(asker[0], payload, None, asker[1], JSON))

@@ -29,6 +29,8 @@ class Results:
 
     def __init__(self, base: str, spool: Spool, outbox: Outbox, tidy: Callable[[str, float], None]):
         self._base, self._spool, self._outbox, self._tidy = base, spool, outbox, tidy
+        self.told: Callable[[dict[str, Any]], None] | None = None
+        """Who else wants each final reply, refusals too."""
         self._store_at = 0.0
         self._unstored: list[tuple[str, str, dict[str, Any], list[Outgoing]]] = []
 
@@ -47,6 +49,8 @@ class Results:
         """The final reply to an accepted job, and what has to be said about it."""
         self._unstored.append((job_id, digest, final, list(messages)))
         self.store(now)
+        if self.told:
+            self.told(final)
 
     def store(self, now: float) -> None:
         """Stores what is not stored yet; where the disk does not take it, it is tried again."""

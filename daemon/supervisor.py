@@ -42,6 +42,7 @@ from .outbox import Outbox
 from .presence import OFFLINE, Presence
 from .reception import Reception
 from .recorder import Recorder
+from .sparkplug import Sparkplug
 from .spool import Spool, SpoolError
 from .telemetry import Telemetry
 
@@ -98,7 +99,10 @@ class Supervisor:
             tick,
         )
         self._presence = Presence(config.base, self._telemetry.started, self._bus, self._birth)
-        self._groups = Groups(config, self._outbox, self._desk, self._clock.wall())
+        self._sparkplug = [Sparkplug(config, kinds, self._clock.wall)] if config.sparkplug else []
+        for node in self._sparkplug:
+            self._desk.results.told, self._desk.frames.told = node.final, node.frame
+        self._groups = self._new_groups()
         self._stop_signal: int | None = None
         self._last_reload: str | None = None
 
@@ -110,6 +114,9 @@ class Supervisor:
         self._desk.recover(self._clock.now())
         self._bus.subscribe(self._subscriptions())
         self._bus.start()
+        for node in self._sparkplug:
+            node.configure(self._config, self._birth([]))
+            node.start()
         selector = selectors.DefaultSelector()
         selector.register(self._wake_in, selectors.EVENT_READ)
         gc.collect()
@@ -155,7 +162,8 @@ class Supervisor:
                 if tick >= at:
                     due[task] = tick + periods[task]
                     task()
-            watch(selector, [self._bus, self._nursery, self._builds, self._governor.watch, *children], watched)
+            others: list[Watched] = [self._builds, self._governor.watch, *self._sparkplug]
+            watch(selector, [self._bus, self._nursery, *others, *children], watched)
             selector.select(max(0.0, min(self._waits(now, tick, children, due.values()))))
             with contextlib.suppress(BlockingIOError):
                 self._wake_in.recv(4096)
@@ -194,6 +202,7 @@ class Supervisor:
     def _waits(self, now: float, tick: float, children: list[Link], due: Any) -> list[float]:
         """Seconds until each thing that does not come as an event."""
         restarts = [self._bus.due, self._nursery.restart_at, *(child.restart_at for child in children)]
+        restarts += [node.due for node in self._sparkplug]
         times = (self._outbox.due(now), self._desk.waiting.due(now))
         waits = [at - tick for at in (*due, *restarts, self._governor.due) if at is not None]
         waits += [at - now for at in times if at is not None]
@@ -218,6 +227,7 @@ class Supervisor:
                 if event.taken_over:
                     self._presence.namesake(event.reason)
                 self._presence.say(f"no broker: {event.reason}")
+        requests += [request for node in self._sparkplug for request in node.turn()]
         if requests:
             self._check_disk()
             self._reception.take(requests, now)
@@ -281,6 +291,9 @@ class Supervisor:
         told = self._telemetry.message(self._config, self._clock.wall(), time.monotonic())
         told |= {"note": self._presence.note, "reload": self._last_reload, "sensors": self._groups.counts()}
         told["builds"] = self._builds.told()
+        for node in self._sparkplug:
+            told["sparkplug"] = node.counts()
+            node.telemetry(told)
         self._outbox.telemetry(f"{self._config.base}/telemetry", msgspec.json.encode(told))
 
     def _check_disk(self) -> None:
@@ -402,8 +415,14 @@ class Supervisor:
         self._cameras.stop()
         self._cameras.restart_at = 0.0
         self._desk.drop_cameras(self._clock.now())
-        self._groups = Groups(self._config, self._outbox, self._desk, self._clock.wall())
+        self._groups = self._new_groups()
         self._bus.subscribe(self._subscriptions())
+        for node in self._sparkplug:
+            node.configure(self._config, self._birth([]))
+
+    def _new_groups(self) -> Groups:
+        told = [node.sample for node in self._sparkplug]
+        return Groups(self._config, self._outbox, self._desk, self._clock.wall(), told)
 
     def _renew_worker(self, why: str) -> None:
         """A new worker goes on where this one stops."""
@@ -434,6 +453,8 @@ class Supervisor:
                     self._outbox.delivered(event, self._clock.now())
                     mid = None if event.mid == mid else mid
         self._bus.stop()
+        for node in self._sparkplug:
+            node.stop()
         self._spool.close()
         log.info("stopped")
 

@@ -323,7 +323,7 @@ class Worker:
         if message["durable"]:  # what one provider has begun no other one ends: the bytes would be nobody's
             runtime = [__version__, calibration.runtime(self._config.engine.backend)]
             identity = [message["kind"], message["params"], task.seed, bundle.sha256, given.shipped, told, provider, runtime]
-            running.saved = self._checkpoints(running.id, identity, given)
+            running.saved = self._checkpoints(running.id, [*identity, task.site.stamp()], given)
         outcome = drive(kind.work(params, task), lambda problem: self._solve(problem, task, running))
         artifacts = self._keep(folder, running.id, outcome.artifacts) if outcome.artifacts else []
         return {
