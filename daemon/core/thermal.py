@@ -27,6 +27,8 @@ _FORGET_S = (100 * 3600.0, 100 * 3600.0, 4 * 3600.0, 100 * 3600.0)
 """Time in which a constant that nothing confirms drifts back: fan and dust change R2 alone."""
 _JITTER_K = (0.04, 0.02)
 """What the two stages do beyond the model, K per root second."""
+_FINE_K = 0.4
+"""Sensor steps up to this show what the two stages do."""
 _DRIFT_K = 0.03
 """How the room wanders, K per root second."""
 _CALM = 0.25
@@ -62,13 +64,15 @@ class Thermal:
             for i in range(3):
                 for j in range(3):
                     self.p[i][j] += 100.0  # all three alike
+        self.coarse = 1.0
+        """What the model does by itself counts for this much more where the readings show little of it."""
         self.surprise = 0.0
         """Running mean of how many standard deviations the readings lie above the prediction."""
 
     def copy(self) -> Thermal:
         """Another one in the same state."""
         out = object.__new__(Thermal)
-        out.start, out.sd, out.surprise = self.start, self.sd, self.surprise
+        out.start, out.sd, out.surprise, out.coarse = self.start, self.sd, self.surprise, self.coarse
         out.x, out.p = self.x[:], [row[:] for row in self.p]
         return out
 
@@ -153,10 +157,10 @@ class Thermal:
             p[SINK][j] = p[j][SINK] = r2[j]
         agile = min(1.0, max(0.0, abs(self.surprise) - _CALM)) if seen else 0.0
         p[DIE][DIE], p[DIE][SINK], p[SINK][DIE], p[SINK][SINK] = (
-            p11 + h * _JITTER_K[0] ** 2,
+            p11 + h * (self.coarse * _JITTER_K[0]) ** 2,
             p12,
             p12,
-            p22 + h * (_JITTER_K[1] + agile * _AGILE_K[0]) ** 2,
+            p22 + h * (self.coarse * _JITTER_K[1] + agile * _AGILE_K[0]) ** 2,
         )
         p[REST][REST] += h * (_DRIFT_K + agile * _AGILE_K[1]) ** 2
         x[DIE], x[SINK] = die, sink
@@ -172,6 +176,7 @@ class Thermal:
     def correct(self, temp_c: float, step: float, noise: float) -> None:
         """A reading that is believed: rounded to multiples of `step`, with `noise` (standard deviation) before that."""
         x, p = self.x, self.p
+        self.coarse = max(1.0, step / _FINE_K)
         s = p[DIE][DIE] + noise * noise
         root = math.sqrt(s)
         mean, var = _cut((temp_c - step / 2 - x[DIE]) / root, (temp_c + step / 2 - x[DIE]) / root)
