@@ -143,7 +143,7 @@ def test_no_text_in_a_sensors_file_is_taken_for_more_than_a_number_in_range(tmp_
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("45.2'C", "expected a number in millidegrees, found \"45.2'C\""),
+        ("45.2'C", 'expected a number in millidegrees, found "45.2\'C"'),
         ("temp=45.2", "expected a number in millidegrees, found 'temp=45.2'"),
         ("45", "found 45, which is no temperature of a running chip in millidegrees"),
         ("452", "found 452, which is no temperature of a running chip in millidegrees"),

@@ -94,7 +94,7 @@ def test_a_counter_that_only_root_may_read_is_no_counter(tmp_path):
 def test_the_pmics_rails_are_those_that_have_both_a_current_and_a_voltage():
     answer = " VDD_CORE_A current(7)=2.0A\n VDD_CORE_V volt(15)=0.75V\n EXT5V_V volt(24)=5.1V\n DDR_A current(3)=0.1A\nrubbish"
     assert pmic_rails(answer) == {"VDD_CORE": 1.5}
-    assert pmic_rails("error=1 error_msg=\"Command not registered\"") == {}
+    assert pmic_rails('error=1 error_msg="Command not registered"') == {}
 
 
 @pytest.fixture

@@ -40,7 +40,10 @@ def test_a_weak_supply_and_throttling_are_problems_in_words_that_tell_what_to_do
 
 def test_what_is_over_stays_a_problem_until_the_next_boot():
     after = reading(throttled=False, throttle_events=2, under_voltage=False, under_voltage_events=1)
-    assert [p.partition(":")[0] for p in problems(after, TRAITS)] == ["under-voltage once since boot", "throttled 2 times since boot"]
+    assert [p.partition(":")[0] for p in problems(after, TRAITS)] == [
+        "under-voltage once since boot",
+        "throttled 2 times since boot",
+    ]
 
 
 def test_the_log_has_one_line_for_each_change_and_none_in_between():
