@@ -10,9 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from .board.simulated import Fault, SimulatedBoard
 from .core.governor import Decision, Demand, Governor, Limits, Option
+from .core.reading import Reading
 
 _TICK_S = 0.25
 _TICKS = 4
@@ -64,6 +66,37 @@ class Outcome:
     """Above the limit, averaged over the run."""
     off: bool = False
     rows: list[Row] = field(default_factory=list)
+
+
+class Policy(Protocol):
+    """Who decides: the governor, or what it is compared with."""
+
+    @property
+    def temp_c(self) -> float:
+        """What it takes the die to be at."""
+
+    def observe(self, reading: Reading, busy_w: float | None) -> None:
+        """See `Governor`."""
+
+    def decide(self, now: float, demands: Sequence[Demand]) -> Decision:
+        """See `Governor`."""
+
+
+class Headlong:
+    """No governor: the fastest point that is good enough, without a pause; the board looks after itself."""
+
+    temp_c = math.nan
+
+    def observe(self, reading: Reading, busy_w: float | None) -> None:
+        """Does not look."""
+
+    def decide(self, now: float, demands: Sequence[Demand]) -> Decision:
+        """The same at any time."""
+        choices = []
+        for d in demands:
+            good = [i for i, o in enumerate(d.options) if o.quality >= d.floor - 1e-9] or list(range(len(d.options)))
+            choices.append(min(good, key=lambda i: d.options[i].seconds))
+        return Decision(tuple(choices), 1.0, 1.0, "no governor")
 
 
 @dataclass
@@ -142,16 +175,16 @@ def rehearse(
     seconds: float,
     *,
     ambient: Callable[[float], float] | None = None,
-    governed: bool = True,
     faults: Sequence[tuple[float, Fault | None]] = (),
     sinks: Sequence[tuple[float, float]] = (),
     calibration: float = 1.0,
-    governor: Governor | None = None,
+    policy: Policy | None = None,
 ) -> Outcome:
-    """options: with the watts that they really draw; the governor is told `calibration` times as many. faults: when the
+    """policy: the governor unless given. options: with the watts that they really draw; the policy is told `calibration` times
+    as many. faults: when the
     temperature sensor breaks, and how (None: mends). sinks: when the way to the air becomes so many times worse."""
     told = tuple(Option(o.seconds, o.watts * calibration, o.quality) for o in options)
-    governor = governor or Governor(board.traits, limits)
+    policy = policy or Governor(board.traits, limits)
     line, out, full_w = _Line(works), Outcome(), board.preset.full_w - board.preset.idle_w
     breaks, blocks = sorted(faults, key=lambda f: f[0]), sorted(sinks)
     began_j, busy_w = board.energy_j, 0.0
@@ -163,11 +196,8 @@ def rehearse(
         while blocks and blocks[0][0] <= second:
             board.sink_factor = blocks.pop(0)[1]
         demands = line.turn(second, told)
-        if governed:
-            governor.observe(board.read(float(second)), busy_w)
-            decision = governor.decide(float(second), demands)
-        else:
-            decision = _headlong(demands)
+        policy.observe(board.read(float(second)), busy_w)
+        decision = policy.decide(float(second), demands)
         board.cap_clock(decision.clock)
         realtime, bulk = line.chosen(decision, demands)
         urgent, joules = bool(line.urgent), 0.0
@@ -179,7 +209,7 @@ def rehearse(
             out.over_k = max(out.over_k, board.temp_c - limits.temp_c)
             out.excess_k += max(0.0, board.temp_c - limits.temp_c) / (_TICKS * round(seconds))
         busy_w = joules * calibration / (_TICKS * _TICK_S)
-        out.rows.append(Row(second, board.temp_c, governor.temp_c, board.ambient_c, board.power_w, board.speed, decision.duty,
+        out.rows.append(Row(second, board.temp_c, policy.temp_c, board.ambient_c, board.power_w, board.speed, decision.duty,
                             bulk if decision.duty > 0 else -1, urgent, board.throttled, decision.reason))  # fmt: skip
     out.samples, out.urgent = line.samples, line.came
     out.missed = line.missed + sum(job.due <= seconds for job in line.urgent)
@@ -188,12 +218,3 @@ def rehearse(
     out.throttle_events, out.throttled_s, out.off = board.throttle_events, board.throttled_s, board.off
     out.hottest_c = board.hottest_c
     return out
-
-
-def _headlong(demands: Sequence[Demand]) -> Decision:
-    """No governor: the fastest point that is good enough, without a pause."""
-    choices = []
-    for d in demands:
-        good = [i for i, o in enumerate(d.options) if o.quality >= d.floor - 1e-9] or list(range(len(d.options)))
-        choices.append(min(good, key=lambda i: d.options[i].seconds))
-    return Decision(tuple(choices), 1.0, 1.0, "no governor")

@@ -16,7 +16,7 @@ from ...config import typed
 from ..board.simulated import PRESETS, SimulatedBoard
 from ..calibration import Calibration
 from ..core.governor import Limits, Option
-from ..rehearsal import Outcome, Work, rehearse
+from ..rehearsal import Headlong, Outcome, Work, rehearse
 
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _MARGIN_K = 2.0
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--board", required=True, choices=PRESETS, metavar="PRESET", help=presets)
     parser.add_argument("--hours", type=float, default=1.0, metavar="N", help="how long (1)")
     parser.add_argument("--ambient", default="25", metavar="C",
-                        help="air around the board: a figure (25), C:C from one to another, or a file of seconds,C")  # fmt: skip
+                        help="air around the board: a figure (25), C:C from one to another, a file of seconds,C")  # fmt: skip
     parser.add_argument("--jobs", nargs="+", default=["bulk"], metavar="SPEC",
                         help="bulk[:samples=N,due=2h,floor=Q], always plenty where no samples are given; "
                         "realtime:every=10s,due=3s[,samples=N,floor=Q]")  # fmt: skip
@@ -196,7 +196,9 @@ def _play(
 ) -> Outcome:
     board = SimulatedBoard(preset=args.board, ambient_c=ambient(0.0), capped=not args.no_clock)
     limits = Limits(_limit(args), objective=args.objective)
-    return rehearse(board, menu.options, works, limits, args.hours * 3600, ambient=ambient, governed=governed)
+    return rehearse(
+        board, menu.options, works, limits, args.hours * 3600, ambient=ambient, policy=None if governed else Headlong()
+    )
 
 
 def _title(args: argparse.Namespace) -> str:

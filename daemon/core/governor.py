@@ -44,8 +44,8 @@ _RESERVE_S = 15.0
 """Heat of regular real-time work is kept back when it comes within this time."""
 _PEAK_K = 0.2
 """What a real-time job may heat the die above the target, for a moment."""
-_BLIND_S = 900.0
-"""After this long without a sensor the margin counts what is not known twice."""
+_BLIND_K_PER_S, _BLIND_K = 0.006, 4.0
+"""A blind board is run this much cooler for each second, up to that: the room may change while nobody sees it."""
 _GAP_S = 600.0
 """The longest time between two readings that the model fills."""
 _LATE = 0.85
@@ -234,7 +234,7 @@ class Governor:
 
     def _margin(self) -> float:
         """K below the limit: what is not known of the die now, and the more of it the longer the board is blind."""
-        return 0.05 + self._thermal.die_sd * (1 + min(1.0, self.blind_s / _BLIND_S))
+        return 0.05 + self._thermal.die_sd + min(_BLIND_K, _BLIND_K_PER_S * self.blind_s)
 
     def _sustained(self) -> float:
         """Watts above idle that can be held for good."""
@@ -328,8 +328,8 @@ class Governor:
             samples, due = (d.samples, d.due_in) if d.samples > 0 else self._arrivals.expected
             good = pairs(d.options, d.floor, [c for c in clocks if c >= clock - 1e-9], self._power.watts)
             left = math.inf if due is None else due
-            fit = next((f for keep in (_KEEP, 0.9) if (f := [p for p in good if used + samples / p.rate <= keep * left])), None)
-            if fit is None or (d.samples <= 0 and due is None):
+            fit = [p for p in good if used + samples / p.rate <= _KEEP * left]
+            if not fit or (d.samples <= 0 and due is None):
                 chosen = max(good, key=lambda p: (p.rate, -p.watts))
             else:
                 chosen = min(fit, key=lambda p: (rent + price * p.watts) / p.rate)
