@@ -42,7 +42,7 @@ class _State:
     """What a host application says of itself (payloads, STATE)."""
 
     online: bool
-    timestamp: int
+    timestamp: float
 
 
 class Sparkplug:

@@ -71,7 +71,7 @@ class Edge:
         self._birth_wanted = False
         self._birth_at = self._flush_at = self._replay_at = 0.0
         self._gives_up_at = 0.0
-        self._host: dict[int, tuple[int, int | None]] = {}
+        self._host: dict[int, tuple[float, float | None]] = {}
         """Per broker: the newest time stamp of the host's STATE, and that of the last one that said online."""
 
     # ---- the connection -------------------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ class Edge:
         if opened:
             self.bd_seq = (self.bd_seq + 1) % 256
 
-    def host(self, online: bool, timestamp: int) -> None:
+    def host(self, online: bool, timestamp: float) -> None:
         """The primary host's STATE, milliseconds since 1970. An older one is of a session that is over already.
 
         online: valid if not older than any STATE before it; offline: if not older than the last that said online.
