@@ -163,7 +163,9 @@ class Board:
     ] = "/sys"
     preset: Annotated[Word, Meta(description="simulated: the board that is played")] = "orin-nano"
     ambient_c: Annotated[float, Meta(ge=-40, le=90, description="simulated: temperature of the air around it")] = 25.0
-    speedup: Annotated[float, Meta(ge=1, le=1000, description="for trials, of a board that is not real: its seconds per second")] = 1.0
+    speedup: Annotated[
+        float, Meta(ge=1, le=1000, description="for trials, of a board that is not real: its seconds per second")
+    ] = 1.0
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from typing import Any
 from ..config.refusal import Refusal
 from ..config.tree import Config
 from ..engines.bundle import Bundle
+from .board import witness
 from .board.board import Board
 from .board.energy import Integral
 from .boardwatch import BoardWatch
@@ -154,7 +155,8 @@ class GovernorLoop:
         self._busy_j, self._busy_since = 0.0, tick
         scaled = reading if self._scale == 1 else _at(reading, reading.at * self._scale)
         self._policy.observe(scaled, busy_w)
-        self._witness(before, reading)
+        for line in witness.news(before, reading):
+            log.warning("%s", line)
         if reading.power_w is not None:
             power_w, method = reading.power_w, "rail"
         else:
@@ -177,15 +179,6 @@ class GovernorLoop:
         if reading.mode != self._planner.offers.mode and reading.mode is not None:
             log.info("power mode: %s", reading.mode)
             self._planner.offers = Offers(self._config, self._traits.name, reading.mode)
-
-    def _witness(self, before: Reading | None, now: Reading) -> None:
-        """One line of the log where the board says that it is in trouble."""
-        if now.under_voltage and not (before and before.under_voltage):
-            log.error("under-voltage: the power supply or its cable is too weak; the board may slow down or switch off")
-        if before and (now.throttle_events or 0) > (before.throttle_events or 0):
-            log.error("the board slowed itself down (%d times since boot)", now.throttle_events)
-        if before and (now.over_current_events or 0) > (before.over_current_events or 0):
-            log.warning("over-current: %d events since boot", now.over_current_events)
 
     def _refresh(self, wall: float) -> None:
         """Limits, and whether bulk work waits."""
@@ -433,11 +426,17 @@ class GovernorLoop:
         """What a person should look at."""
         found, reading = [], self._reading
         if why := self._supply.problem():
-            found.append({"code": "supply", "about": "power", "message": why})
-        if reading is not None and reading.under_voltage:
-            found.append({"code": "supply", "about": "power", "message": "under-voltage: the supply or its cable is too weak"})
+            found.append({"code": "board", "about": "board", "message": why})
+        for why in witness.problems(reading, self._traits) if reading else ():
+            found.append({"code": "board", "about": "board", "message": why})
         if self._has_sensor and self._policy.distrust and self._policy.blind_s > 30 * self._scale:
-            found.append({"code": "sensor", "about": "temperature", "message": f"not believed: {self._policy.distrust}"})
+            found.append(
+                {
+                    "code": "board",
+                    "about": "board",
+                    "message": f"the temperature sensor is not believed: {self._policy.distrust}",
+                }
+            )
         return found
 
     # ---- memory -------------------------------------------------------------------------------------------------------

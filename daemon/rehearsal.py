@@ -66,6 +66,74 @@ class Outcome:
     rows: list[Row] = field(default_factory=list)
 
 
+@dataclass
+class _Job:
+    """Work in hand. due: second of its deadline."""
+
+    left: float
+    due: float
+    floor: float
+
+
+class _Line:
+    """The jobs of all works, as they come and are done."""
+
+    def __init__(self, works: Sequence[Work]):
+        self._streams = [w for w in works if w.every_s is not None]
+        self._next = [float(w.every_s or 0.0) for w in self._streams]
+        self.bulk = [_Job(w.samples, w.due_s or math.inf, w.floor) for w in works if w.every_s is None]
+        self.urgent: list[_Job] = []
+        self.came = self.missed = 0
+        self.samples = 0.0
+
+    def turn(self, now: float, told: tuple[Option, ...]) -> list[Demand]:
+        """Takes what has come; the demands, real-time work first. Where nothing of it waits, it is announced."""
+        for i, work in enumerate(self._streams):
+            while self._next[i] <= now:
+                self.urgent.append(_Job(work.samples, self._next[i] + (work.due_s or math.inf), work.floor))
+                self._next[i] += work.every_s or math.inf
+                self.came += 1
+        self.urgent.sort(key=lambda job: job.due)
+        demands = [Demand(told, job.left, job.due - now, job.floor, realtime=True) for job in self.urgent]
+        if self._streams and not self.urgent:
+            demands.append(Demand(told, 0.0, None, self._streams[0].floor, realtime=True))
+        waiting = (job for job in self.bulk if job.left > 0)
+        return demands + [Demand(told, job.left, None if job.due == math.inf else job.due - now, job.floor) for job in waiting]
+
+    def chosen(self, decision: Decision, demands: Sequence[Demand]) -> tuple[int, int]:
+        """The options for real-time work and for bulk; -1: no bulk waits."""
+        first = next((i for i, d in enumerate(demands) if not d.realtime), None)
+        realtime = decision.choices[0] if demands and demands[0].realtime else 0
+        return realtime, decision.choices[first] if first is not None else -1
+
+    def run(self, now: float, dt: float, urgent: Option, bulk: Option | None, duty: float, speed: float) -> float:
+        """Works for `dt`; joules at the top clock."""
+        left = dt
+        joules = 0.0
+        while self.urgent and left > 1e-9 and speed > 0:
+            job = self.urgent[0]
+            use = min(left, job.left * urgent.seconds / speed)
+            job.left -= use * speed / urgent.seconds
+            left -= use
+            joules += use * urgent.watts
+            if job.left <= 1e-9:
+                self.urgent.pop(0)
+                self.missed += now + dt - left > job.due + 1e-9
+        waiting = self.waiting
+        if bulk is not None and waiting is not None and speed > 0:
+            use = min(left * duty, waiting.left * bulk.seconds / speed)
+            made = use * speed / bulk.seconds
+            waiting.left = max(0.0, waiting.left - made) if waiting.left - made > 1e-9 else 0.0
+            self.samples += made
+            joules += use * bulk.watts
+        return joules
+
+    @property
+    def waiting(self) -> _Job | None:
+        """The bulk job whose turn it is."""
+        return next((job for job in self.bulk if job.left > 0), None)
+
+
 def rehearse(
     board: SimulatedBoard,
     options: Sequence[Option],
@@ -84,74 +152,39 @@ def rehearse(
     temperature sensor breaks, and how (None: mends). sinks: when the way to the air becomes so many times worse."""
     told = tuple(Option(o.seconds, o.watts * calibration, o.quality) for o in options)
     governor = governor or Governor(board.traits, limits)
-    bulk = [[w.samples, w] for w in works if w.every_s is None]
-    streams = [[w.every_s, w] for w in works if w.every_s is not None]
-    queue: list[tuple[float, float, float]] = []  # (deadline, samples left, floor)
-    out, real_w, busy_w, energy = Outcome(), board.preset.full_w - board.preset.idle_w, 0.0, board.energy_j
-    changes = sorted([(at, 0, kind) for at, kind in faults] + [(at, 1, factor) for at, factor in sinks], key=lambda c: c[0])
+    line, out, full_w = _Line(works), Outcome(), board.preset.full_w - board.preset.idle_w
+    breaks, blocks = sorted(faults, key=lambda f: f[0]), sorted(sinks)
+    began_j, busy_w = board.energy_j, 0.0
     for second in range(round(seconds)):
         if ambient is not None:
             board.ambient_c = ambient(second)
-        while changes and changes[0][0] <= second:
-            _, what, value = changes.pop(0)
-            if what:
-                board.sink_factor = float(value or 1.0)  # type: ignore[arg-type]
-            else:
-                board.fault(value)  # type: ignore[arg-type]
-        for stream in streams:
-            while stream[0] <= second:
-                queue.append((stream[0] + (stream[1].due_s or math.inf), stream[1].samples, stream[1].floor))
-                stream[0] += stream[1].every_s
-                out.urgent += 1
-        queue.sort()
-        reading = board.read(float(second))
-        demands = [Demand(told, n, due - second, floor, realtime=True) for due, n, floor in queue]
-        demands += [Demand(told, 0.0, None, s[1].floor, realtime=True) for s in streams[: 1 if not queue else 0]]
-        demands += [Demand(told, n, None if w.due_s is None else w.due_s - second, w.floor) for n, w in bulk if n > 0]
+        while breaks and breaks[0][0] <= second:
+            board.fault(breaks.pop(0)[1])
+        while blocks and blocks[0][0] <= second:
+            board.sink_factor = blocks.pop(0)[1]
+        demands = line.turn(second, told)
         if governed:
-            governor.observe(reading, busy_w)
+            governor.observe(board.read(float(second)), busy_w)
             decision = governor.decide(float(second), demands)
         else:
             decision = _headlong(demands)
         board.cap_clock(decision.clock)
-        urgent_option = decision.choices[0] if demands and demands[0].realtime else 0
-        first = next((i for i, d in enumerate(demands) if not d.realtime), None)
-        option = options[decision.choices[first]] if first is not None else None
-        heat = before = 0.0
+        realtime, bulk = line.chosen(decision, demands)
+        urgent, joules = bool(line.urgent), 0.0
         for tick in range(_TICKS):
-            before = _TICK_S
-            heat = 0.0
-            while queue and before > 1e-9 and board.speed > 0:
-                due, n, floor = queue[0]
-                o = options[urgent_option]
-                use = min(before, n * o.seconds / board.speed)
-                n -= use * board.speed / o.seconds
-                before -= use
-                heat += use * o.watts
-                queue[0] = (due, n, floor)
-                if n <= 1e-9:
-                    queue.pop(0)
-                    out.missed += second + (tick + 1) * _TICK_S - before > due + 1e-9
-            if option is not None and board.speed > 0:
-                left = next(b for b in bulk if b[0] > 0)
-                use = min(before * decision.duty, left[0] * option.seconds / board.speed)
-                made = use * board.speed / option.seconds
-                left[0] -= made
-                out.samples += made
-                heat += use * option.watts
-                if left[0] <= 1e-9:
-                    left[0], option = 0.0, None
-            busy_w = (0.0 if tick == 0 else busy_w) + heat / _TICK_S * calibration / _TICKS
-            board.step(_TICK_S, heat / _TICK_S / real_w)
-            over = board.temp_c - limits.temp_c
-            out.over_k = max(out.over_k, over)
-            out.excess_k += max(0.0, over) / (_TICKS * round(seconds))
-        ran = -1 if first is None or decision.duty == 0 else decision.choices[first]
+            took = line.run(second + tick * _TICK_S, _TICK_S, options[realtime], options[bulk] if bulk >= 0 else None,
+                            decision.duty, board.speed)  # fmt: skip
+            board.step(_TICK_S, took / _TICK_S / full_w)
+            joules += took
+            out.over_k = max(out.over_k, board.temp_c - limits.temp_c)
+            out.excess_k += max(0.0, board.temp_c - limits.temp_c) / (_TICKS * round(seconds))
+        busy_w = joules * calibration / (_TICKS * _TICK_S)
         out.rows.append(Row(second, board.temp_c, governor.temp_c, board.ambient_c, board.power_w, board.speed, decision.duty,
-                            ran, bool(heat and queue), board.throttled, decision.reason))  # fmt: skip
-    out.missed += sum(due <= seconds for due, _, _ in queue)
-    out.unfinished = sum(n for n, w in bulk if w.due_s is not None and w.due_s <= seconds)
-    out.joules = board.energy_j - energy - board.preset.idle_w * round(seconds)
+                            bulk if decision.duty > 0 else -1, urgent, board.throttled, decision.reason))  # fmt: skip
+    out.samples, out.urgent = line.samples, line.came
+    out.missed = line.missed + sum(job.due <= seconds for job in line.urgent)
+    out.unfinished = sum(job.left for job in line.bulk if job.due <= seconds)
+    out.joules = board.energy_j - began_j - board.preset.idle_w * round(seconds)
     out.throttle_events, out.throttled_s, out.off = board.throttle_events, board.throttled_s, board.off
     out.hottest_c = board.hottest_c
     return out

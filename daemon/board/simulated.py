@@ -9,7 +9,9 @@ fans and leakage are estimates.
 from __future__ import annotations
 
 import math
+import os
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,8 +77,8 @@ PRESETS: dict[str, Preset] = {
                             sink_s=500.0, fan_c=(), case_k_per_w=1.5, limit_w=12.0),
     "orin-nano": _NANO,
     "orin-nano-25w": replace(_NANO, words="Orin Nano in its 25 W mode, fan", idle_w=4.5, full_w=20.0, leak_w=0.7, limit_w=30.0),
-    "orin-nano-box": replace(_NANO, words="Orin Nano in its 15 W mode, fanless box", sink_k_per_w=(2.8,), sink_s=600.0, fan_c=(),
-                             case_k_per_w=0.8),
+    "orin-nano-box": replace(_NANO, words="Orin Nano in its 15 W mode, fanless box", sink_k_per_w=(2.8,), sink_s=600.0,
+                             fan_c=(), case_k_per_w=0.8),
     "orin-nx": replace(_NANO, words="Orin NX in its 25 W mode, fan", idle_w=4.6, full_w=16.9, die_k_per_w=0.6,
                        sink_k_per_w=(2.3, 1.7), sink_s=200.0, leak_w=0.8, limit_w=38.0),
     "orin-nx-box": replace(_NANO, words="Orin NX in its 25 W mode, closed cabinet without a fan", idle_w=4.6, full_w=16.9,
@@ -96,14 +98,11 @@ class SimulatedBoard:
         self.live, self.speedup = config is not None, 1.0
         if config is not None:
             preset, ambient_c, self.speedup = config.preset, config.ambient_c, config.speedup
-        if isinstance(preset, str):
-            if preset not in PRESETS:
-                raise ValueError(f"expected a simulated board of {', '.join(PRESETS)}, found '{preset}'")
-            preset, name = PRESETS[preset], preset
-        else:
-            name = preset.words
-        self.preset, self.ambient_c = p, self.case_c = preset, ambient_c
-        self.load: Callable[[], float] = machine_load()
+        if isinstance(preset, str) and preset not in PRESETS:
+            raise ValueError(f"expected a simulated board of {', '.join(PRESETS)}, found '{preset}'")
+        p = PRESETS[preset] if isinstance(preset, str) else preset
+        self.preset, self.ambient_c = p, ambient_c
+        self.load: Callable[[], float] = own_load()
         self.sink_factor = 1.0
         """Above 1: dust, blocked vents."""
         self._random = random.Random(seed)
@@ -121,9 +120,12 @@ class SimulatedBoard:
         self._fault: Fault | None = None
         self._frozen = 0.0
         self._at: float | None = None
-        clocks = tuple(round(p.clock_floor + (1 - p.clock_floor) * i / 5, 3) for i in range(6)) if capped else (1.0,)
-        self.traits = Traits("simulated", name, p.throttle_c, p.critical_c, p.has_power, clocks, p.idle_w, p.full_w, p.die_k_per_w,
-                             p.die_s, p.sink_k_per_w[-1] + p.case_k_per_w, p.sink_s, "a model" if p.has_power else "", p.limit_w)  # fmt: skip
+        steps = (p.clock_floor + (1 - p.clock_floor) * i / 5 for i in range(6))
+        clocks = tuple(round(c, 3) for c in steps) if capped else (1.0,)
+        self.traits = Traits(
+            "simulated", p.words, p.throttle_c, p.critical_c, p.has_power, clocks, p.idle_w, p.full_w, p.die_k_per_w, p.die_s,
+            p.sink_k_per_w[-1] + p.case_k_per_w, p.sink_s, "a model" if p.has_power else "", p.limit_w,
+        )  # fmt: skip
 
     @property
     def speed(self) -> float:
@@ -238,19 +240,25 @@ def _relax(temp_c: float, beyond_c: float, watts: float, resistance: float, capa
     return new, watts - capacity * (new - temp_c) / h
 
 
-def machine_load() -> Callable[[], float]:
-    """A function that gives the busy share of all cores of this machine since it was asked before; 0 where /proc does not say."""
-    before = [0, 0]
+def own_load() -> Callable[[], float]:
+    """A function that gives the share of all cores of this machine that this process and all below it took since it was asked
+    before. What else the machine does heats another board."""
+    ticks_s, before = os.sysconf("SC_CLK_TCK"), [time.monotonic(), _ticks(os.getpid())]
 
     def load() -> float:
-        try:
-            first = Path("/proc/stat").read_text("ascii").split("\n", 1)[0]
-        except OSError:
-            return 0.0
-        ticks = [int(v) for v in first.split()[1:9]]
-        total, idle = sum(ticks), ticks[3] + ticks[4]
-        share = 1 - (idle - before[1]) / max(1, total - before[0]) if before[0] else 0.0
-        before[:] = total, idle
-        return min(1.0, max(0.0, share))
+        now, ticks = time.monotonic(), _ticks(os.getpid())
+        seconds, used = now - before[0], (ticks - before[1]) / ticks_s
+        before[:] = now, ticks
+        return min(1.0, max(0.0, used / max(seconds * (os.cpu_count() or 1), 1e-6)))
 
     return load
+
+
+def _ticks(pid: int) -> int:
+    """Of the process and all below it that live (proc(5), /proc/pid/stat); one that ends meanwhile counts no more."""
+    try:
+        ticks = sum(map(int, Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[11:13]))
+        children = [int(p) for task in Path(f"/proc/{pid}/task").iterdir() for p in (task / "children").read_text().split()]
+    except (OSError, ValueError):
+        return 0
+    return ticks + sum(map(_ticks, children))

@@ -155,13 +155,8 @@ class Panel:
         return [(words, YELLOW if doubt or g.get("share") is False else "")]
 
     def _witness(self) -> list[tuple[str, str]]:
-        g = self._governor
-        if not g.keys() & {"throttle_events", "under_voltage", "over_current_events"}:
-            return []
-        low, throttled = g.get("under_voltage"), g.get("throttle_events")
-        words = f"supply   under-voltage {'unknown' if low is None else 'YES' if low else 'no'}"
-        words += f", over-current {_count(g.get('over_current_events'))}, throttled {_count(throttled)}"
-        return [(words, RED if low or throttled else "")]
+        words = supply(self._governor)
+        return [(f"supply   {words}", RED if "YES" in words or self._governor.get("throttle_events") else "")] if words else []
 
     def _promises(self) -> list[tuple[str, str]]:
         promises = _dict(self._governor, "promises")
@@ -219,12 +214,22 @@ class Panel:
         return [(f"model    {w}", "") for w in words]
 
     def _zones(self) -> list[tuple[str, str]]:
-        zones = _dict(self._said, "zones_c") or _dict(self._said, "temps_c")
+        zones = _dict(self._said, "zones_c")
         words = "  ".join(f"{_text(name)} {t:.1f}" for name, t in zones.items() if _is_number(t))
         return [(f"zones    {words}", "")] if words else []
 
     def _paint(self, text: str, colour: str) -> str:
         return f"{colour}{text}{PLAIN}" if self._colours and colour else text
+
+
+def supply(governor: Mapping[str, Any]) -> str:
+    """Under-voltage, over-current and throttling in one line; empty where nothing is told of them."""
+    if not governor.keys() & {"throttle_events", "under_voltage", "over_current_events"}:
+        return ""
+    low = governor.get("under_voltage")
+    words = f"under-voltage {'unknown' if low is None else 'YES' if low else 'no'}"
+    counts = _count(governor.get("over_current_events")), _count(governor.get("throttle_events"))
+    return f"{words}, over-current {counts[0]}, throttled {counts[1]}"
 
 
 def _dict(value: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -233,7 +233,7 @@ class Governor:
         return max(0, spend(self._hull(demand), max(0.0, self._sustained())).high.option)
 
     def _margin(self) -> float:
-        """K below the limit: what is not known of the die now. The longer it is blind, the less the model is taken at its word."""
+        """K below the limit: what is not known of the die now, and the more of it the longer the board is blind."""
         return 0.05 + self._thermal.die_sd * (1 + min(1.0, self.blind_s / _BLIND_S))
 
     def _sustained(self) -> float:
@@ -372,8 +372,10 @@ class Governor:
     def _play(
         self, demand: Demand, at: float, state: tuple[float, float], share: float
     ) -> tuple[float, tuple[float, float], float, int]:
-        """One bulk demand from `at` to its end: (end, state then, joules, the option that makes most of it). Steps grow with the
-        time that has passed: what is far is known less anyway."""
+        """One bulk demand from `at` to its end: (end, state then, joules, the option that makes most of it).
+
+        Steps grow with the time that has passed: what is far is known less anyway.
+        """
         best, target = self._hull(demand), self.limits.temp_c - self._margin()
         left, joules, made = demand.samples, 0.0, dict[int, float]()
         if not math.isfinite(left):

@@ -34,7 +34,8 @@ TELEMETRY: dict[str, Any] = {
     "uptime_s": 7500,
     "governor": {
         "temp_c": 73.5, "limit_c": 75.0, "throttle_c": 80.0, "headroom_k": 1.5, "power_w": 6.25, "clock": 0.9, "duty": 0.8,
-        "reason": "heat: holds 75.0 C", "trust": None, "throttle_events": 1, "under_voltage": False, "over_current_events": None,
+        "reason": "heat: holds 75.0 C", "trust": None, "throttle_events": 1,
+        "under_voltage": False, "over_current_events": None,
         "promises": {"made": 12, "kept": 11, "broken": 1}, "share": False, "board": {"kind": "raspberry-pi", "name": "A Pi"},
     },
     "operating_point": {"variant": "int8", "sampler": "dpmpp_2m", "steps": 8, "batch": 4, "threads": 3},
