@@ -6,11 +6,14 @@ Readings are taken once a second and when somebody asks; they come out of a queu
 from __future__ import annotations
 
 import logging
+import os
 import selectors
 import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from .board.board import Board
@@ -19,6 +22,26 @@ from .core.reading import Reading
 log = logging.getLogger(__name__)
 
 _CLOSE_PATIENCE = 2.0
+
+
+def process_load(pid: Callable[[], int | None], cores: int) -> Callable[[], float]:
+    """For a simulated board: a function that gives the CPU time which that process used since it was asked before, as a share
+    of so many cores; a process of another id begins anew."""
+    before: list[Any] = [None, 0.0, 0.0]
+
+    def load() -> float:
+        now, process = time.monotonic(), pid()
+        try:
+            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            before[:] = None, 0.0, now
+            return 0.0
+        used = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        share = (used - before[1]) / max(1e-3, now - before[2]) / cores if before[0] == process else 0.0
+        before[:] = process, used, now
+        return min(1.0, max(0.0, share))
+
+    return load
 
 
 class BoardWatch:

@@ -78,8 +78,8 @@ class GovernorLoop:
         self.ledger = Ledger(state / "energy.json", _PERIOD / self._scale, tick)
         self._reading: Reading | None = None
         self._traits = board.traits
-        learnt = known.get("board")
-        self._policy = Governor(self._traits, Limits(_NO_SENSOR_C), learnt if isinstance(learnt, Mapping) else None)
+        self._limits, learnt = Limits(_NO_SENSOR_C), known.get("board")
+        self._policy = Governor(self._traits, self._limits, learnt if isinstance(learnt, Mapping) else None)
         offers = Offers(config, self._traits.name, None)
         self._planner = Planner(offers, costs.from_plain(known.get("costs")), bundle_of, self._scale)
         self._decision = Decision((), 1.0, 1.0, "idle")
@@ -194,7 +194,7 @@ class GovernorLoop:
         if policy.energy_budget_j_per_day is not None:
             left_j = policy.energy_budget_j_per_day - self.ledger.today_j(wall) - traits.idle_w * left_s
         self._limit_c = temp_c
-        self._policy.limits = Limits(
+        self._limits = Limits(
             temp_c if self._has_sensor else _NO_SENSOR_C,
             min(caps, default=None),
             policy.objective,
@@ -224,7 +224,13 @@ class GovernorLoop:
                 mine = len(demands) if entry is starting else mine
                 demands.append(plan.demand)
         self._bulk = any(not d.realtime and d.samples > 0 for d in demands)
+        self._budget_for(rows[0].job if rows else None)
         return self._policy.decide(now * self._scale, demands), mine
+
+    def _budget_for(self, job: Job | None) -> None:
+        """The day's energy holds back bulk work alone."""
+        free = job is None or bulk.is_bulk(job)
+        self._policy.limits = self._limits if free else replace(self._limits, energy_j_left=None)
 
     def _plan(self, entry: Entry, now: float) -> Plan | None:
         return self._planner.plan(entry.job, now, self._traits, entry)
@@ -334,6 +340,7 @@ class GovernorLoop:
         if plan is None or not plan.measured:
             return None
         tick = now * self._scale
+        self._budget_for(job)
         if job.deadline_at is not None and not job.anytime and not bulk.is_bulk(job):
             alone = self._policy.promise(tick, [plan.demand], 0)
             fastest_s = plan.demand.samples * min(o.seconds for o in plan.demand.options) / self._scale

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..config import typed
 from ..config.tree import Config
-from ..engines.bundle import Bundle, OperatingPoint
+from ..engines.bundle import Bundle, BundleError, OperatingPoint
 from ..engines.denoise import Checkpoint
 from ..engines.engine import Engine, EngineRunError, open_engine
 from ..engines.samplers import sampler
@@ -59,7 +59,10 @@ class Measurer:
         self._threads = 0
         self._problem: Problem | None = None
         bundle.verify()
-        self.points = bundle.manifest.operating_points
+        self._shipped = bundle.manifest.operating_points
+        self.points = tuple(p for p in self._shipped if p.steps)
+        if not self.points:
+            raise BundleError(f"{bundle.folder}: no operating point denoises, so there is nothing to measure")
         self.steps, self.batches = steps_to_try(self.points), batches_to_try(self.points)
         self.threads = threads_to_try(config)
         fp32 = next((p for p in self.points if p.variant == "fp32"), self.points[0])
@@ -82,7 +85,8 @@ class Measurer:
     def way_of(self, point: OperatingPoint) -> int:
         """The place of the first shipped point that is run the same way; -1 where none is."""
         way = replace(point, steps=1, batch=1, quality={})
-        return next((i for i, p in enumerate(self.points) if replace(p, steps=1, batch=1, quality={}) == way), -1)
+        ways = ((i, replace(p, steps=1, batch=1, quality={})) for i, p in enumerate(self._shipped) if p.steps)
+        return next((i for i, found in ways if found == way), -1)
 
     def play(self, point: OperatingPoint) -> Played:
         """The kind's self-test at this operating point, on as many threads as jobs here have."""
@@ -122,7 +126,7 @@ class Measurer:
         """How far from the reference so many steps end, at the largest batch."""
         if self._reference is None:
             self._reference = self.play(self._fine)
-        way = self.points[shipped]
+        way = self._shipped[shipped]
         played = self.play(replace(way, steps=steps, batch=self._fine.batch))
         far = distance(played, self._reference)
         if not np.isfinite(far):
@@ -135,7 +139,7 @@ class Measurer:
         if self._problem is None:
             self.play(self._fine)
         assert self._problem is not None
-        way = self.points[shipped]
+        way = self._shipped[shipped]
         engine = self._network(way.variant, "denoiser", threads)
         problem, manifest = _with_rows(self._problem, batch), self._bundle.manifest
         sigmas = schedule(manifest.schedule, _STEPS, **manifest.schedule_args)

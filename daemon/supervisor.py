@@ -27,6 +27,8 @@ from ..plugins.kind import JobKind
 from . import wire
 from .artifacts import sweep
 from .board.board import find_board
+from .board.simulated import SimulatedBoard
+from .boardwatch import process_load
 from .builds import Builds
 from .bus import Bus, Connected, Delivered, Disconnected, Message, Subscription
 from .care import Care
@@ -36,7 +38,7 @@ from .disk import Disk
 from .governor import GovernorLoop
 from .groups import Groups, measured
 from .link import Link, Nursery, Watched, watch
-from .models import find_models, site_of
+from .models import find_models, job_threads, site_of
 from .notify import notify, reloading, watchdog_period
 from .outbox import Outbox
 from .presence import OFFLINE, Presence
@@ -84,6 +86,8 @@ class Supervisor:
         self._builds = Builds(config, _child_environment(config), self._outbox, self._clock.wall)
         site, wall, tick = site_of(config, models), self._clock.wall(), time.monotonic()
         board = find_board(config.board, Path(config.run_dir) / "clocks.json")
+        if isinstance(board, SimulatedBoard):
+            board.load = process_load(lambda: self._worker.pid, job_threads(config))
         self._governor = GovernorLoop(config, self._desk, self._worker, board, self._bundle_of, self._note, wall, tick)
         self._desk.steward = self._governor
         self._reception = Reception(config, self._bus, self._desk, kinds, site, self._disk, self._builds, self._governor)

@@ -2,8 +2,7 @@
 
 A crash of a native library is this process's death and nobody else's. It is run by one thread; a job that arrives while
 another is in hand is of higher priority and is run right there, between two steps of the other. Every death is cheap,
-so next to nothing is ever unloaded here: a process that holds too much, or whose engine failed, is replaced. A network
-is open once for each number of threads that jobs have asked for; where memory is short the other numbers make room.
+so next to nothing is ever unloaded here: a process that holds too much, or whose engine failed, is replaced.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,32 +33,22 @@ from ..config.tree import Config
 from ..engines.bundle import Bundle, BundleError
 from ..engines.denoise import Checkpoint
 from ..engines.engine import (
-    Engine,
     EngineError,
-    EngineLoadError,
-    EngineNotBuilt,
-    EngineRunError,
-    EngineUnavailable,
-    TensorSpec,
-    open_engine,
 )
 from ..engines.schedules import schedule
-from ..engines.trt_library import known_gpu, memory_available
 from ..plugins.kind import JobKind, Problem, Task, load_kinds
 from ..plugins.play import drive, solve, trajectory, walk
 from . import calibration, wire
 from .checkpoints import Checkpoints
+from .core.anytime import Anytime
 from .core.job import folder_name
 from .core.pace import Pace
 from .logs import RateLimit
 from .models import find_models, job_threads, site_of
+from .networks import Networks, may_pass
 from .points import BoardPoint, unmeasured
 
 log = logging.getLogger(__name__)
-
-
-_Network = tuple[str, str, str, int]
-"""Which network is open: the model's sha256, variant, name, threads."""
 
 
 class _Cancelled(Exception):
@@ -70,40 +59,12 @@ class _Parked(Exception):
     """The job in hand is to be written down and laid aside."""
 
 
-_FOOTPRINT = 4
-"""Memory that a loaded network takes, as a multiple of its file: weights, their packed copy, activations; rounded up."""
 _SIGN_OF_LIFE_S = 1.0
 """A job that rests says so this often."""
-_WRAP_UP_S, _FIRST_REST_S = 0.05, 0.02
-"""What the end of a job takes, and what an item takes outside of the loop before one was seen."""
+_FIRST_REST_S = 0.02
+"""What an item takes outside of the loop before one was seen."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _DISK_FAULTS = (errno.EIO, errno.EROFS, errno.EFBIG)
-
-
-@dataclass
-class Anytime:
-    """How a job that takes the best so far comes to its end in time. Monotonic seconds."""
-
-    until: float
-    """When it is due; infinite where it has no deadline."""
-    items: int
-    rest_s: float
-    """What an item takes outside of the loop, by earlier jobs of the kind."""
-    hurried: bool = False
-    """Its time is up: of each problem the best so far."""
-    problem_until: float = math.inf
-    done: int = 0
-    steps: int = 0
-
-    def begin(self, now: float, item_count: int, items_done: int) -> None:
-        """A problem about so many items begins: it has its part of the time that is left for denoising."""
-        items_left = max(self.items - items_done, item_count)
-        left = self.until - now - _WRAP_UP_S - self.rest_s * items_left
-        self.problem_until = now + max(0.0, left) * item_count / items_left
-
-    def enough(self, now: float, step_s: float) -> bool:
-        """Whether the next step would come too late, and one more call of the network as well."""
-        return self.hurried or now + 2 * step_s > self.problem_until
 
 
 @dataclass
@@ -120,8 +81,6 @@ class _Running:
     pace: Pace | None = None
     """None: it is never paced."""
     stepped_at: float = 0.0
-    opened_s: float = 0.0
-    """Time that its networks took to open."""
     solving_s: float = 0.0
     """Time in the loop, with its rests."""
     anytime: Anytime | None = None
@@ -155,7 +114,7 @@ class Worker:
         self._kinds: dict[str, JobKind] = load_kinds()
         self._site = site_of(config, find_models(config)[0])
         self._threads = job_threads(config)
-        self._engines: dict[_Network, Engine] = {}
+        self._networks = Networks(config, self._threads, line.send)
         self._waiting: list[dict[str, Any]] = []
         self._stack: list[_Running] = []
         self._duty = 1.0
@@ -193,22 +152,17 @@ class Worker:
             select.select([self._wire], [self._wire] if self._wire.unsent else [], [])
 
     def _ready(self, what: str, models: Mapping[str, Any]) -> dict[str, Any]:
-        providers = sorted({engine.provider for engine in self._engines.values()})
-        return {"type": what, "threads": self._threads, "providers": providers, "models": models}
+        return {"type": what, "threads": self._threads, "providers": self._networks.providers, "models": models}
 
     def _probe(self, bundle: Bundle) -> dict[str, Any]:
         """Opens a default model and runs one step of it; what came of it."""
         self._wire.send({"type": "loading", "model": bundle.manifest.name})
         try:
             variant = bundle.manifest.operating_points[0].variant
-            engines = [self._network(bundle, variant, name, self._threads) for name in bundle.manifest.variants[variant]]
-            began = time.monotonic()
-            for engine in engines:
-                engine.run(zeros(engine.inputs, bundle.manifest.ranges))
-            return {"probe_ms": round((time.monotonic() - began) * 1000, 1)}
+            return {"probe_ms": round(self._networks.warm(bundle, variant, self._threads) * 1000, 1)}
         except (EngineError, BundleError) as e:
             log.error("model %s: %s", bundle.manifest.name, e)
-            return {"error": str(e), "transient": _may_pass(e)}
+            return {"error": str(e), "transient": may_pass(e)}
 
     def _listen(self) -> None:
         """Takes what the supervisor has said, without waiting."""
@@ -237,7 +191,7 @@ class Worker:
 
     def _run(self, message: dict[str, Any]) -> None:
         job_id = message["id"]
-        began, cpu = time.monotonic(), time.process_time()
+        began, cpu, opened_s = time.monotonic(), time.process_time(), self._networks.opened_s
         running = _Running(job_id, pace=Pace() if message["paced"] else None)
         if message["anytime"]:
             until = math.inf if message["finish_in_s"] is None else began + message["finish_in_s"]
@@ -260,7 +214,7 @@ class Worker:
         except typed.Flaws as e:  # only a job of the daemon's own making can get here: a request's params were read before
             answer = {"type": "failed", "error": Refusal("bad-request", str(e)).as_error()}
         except (EngineError, BundleError) as e:
-            answer = {"type": "failed", "error": Refusal("engine", str(e)).as_error(), "transient": _may_pass(e)}
+            answer = {"type": "failed", "error": Refusal("engine", str(e)).as_error(), "transient": may_pass(e)}
         except OSError as e:
             error = Refusal("storage", f"{e.strerror or e}: {e.filename or folder}").as_error()
             transient = "no-room" if e.errno in _NO_ROOM else e.errno in _DISK_FAULTS
@@ -277,9 +231,10 @@ class Worker:
         written = running.saved.written if running.saved else 0
         answer |= {"id": job_id, "about": running.model, "run_ms": run_ms, "checkpoint_bytes": written}
         paced_s = running.pace.total_s if running.pace else 0.0
-        answer |= {"paced_s": paced_s, "opened_s": running.opened_s, "cpu_s": time.process_time() - cpu}
+        opened_s = self._networks.opened_s - opened_s
+        answer |= {"paced_s": paced_s, "opened_s": opened_s, "cpu_s": time.process_time() - cpu}
         if answer["type"] == "done" and message["items"]:
-            rest_s = max(0.0, run_ms / 1000 - running.solving_s - running.opened_s) / message["items"]
+            rest_s = max(0.0, run_ms / 1000 - running.solving_s - opened_s) / message["items"]
             self._rest_s[message["kind"]] = 0.7 * self._rest_s.get(message["kind"], rest_s) + 0.3 * rest_s
         answer["imported"] = self._imported()
         self._wire.send(answer)
@@ -307,7 +262,7 @@ class Worker:
             folder=folder,
             bundle=bundle,
             point=point,
-            network=lambda name: self._network(bundle, point.variant, name, threads),
+            network=lambda name: self._networks.network(bundle, point.variant, name, threads, spare=len(self._stack) == 1),
             site=self._site,
             frame=Path(message["frame"]) if message.get("frame") else None,
             origin={
@@ -319,11 +274,11 @@ class Worker:
                 "operating_point": " ".join(f"{k}={v}" for k, v in told.items()),
             },
         )
-        provider = self._provider(bundle, point.variant, threads)
+        provider = self._networks.provider(bundle, point.variant, threads)
         if message["durable"]:  # what one provider has begun no other one ends: the bytes would be nobody's
             runtime = [__version__, calibration.runtime(self._config.engine.backend)]
             identity = [message["kind"], message["params"], task.seed, bundle.sha256, given.shipped, told, provider, runtime]
-            running.saved = self._checkpoints(running.id, identity, given)
+            running.saved = self._checkpoints(running.id, [*identity, task.site.stamp()], given)
         outcome = drive(kind.work(params, task), lambda problem: self._solve(problem, task, running))
         artifacts = self._keep(folder, running.id, outcome.artifacts) if outcome.artifacts else []
         return {
@@ -423,60 +378,7 @@ class Worker:
         with contextlib.suppress(EngineError, BundleError, Refusal):  # the job itself tells what is wrong with it
             bundle = self._site.model(message["kind"], message["model"])
             given = typed.read(message["point"], BoardPoint)
-            variant = given.point(bundle).variant
-            for name in bundle.manifest.variants[variant]:
-                engine = self._network(bundle, variant, name, given.threads)
-                engine.run(zeros(engine.inputs, bundle.manifest.ranges))
-
-    def _network(self, bundle: Bundle, variant: str, name: str, threads: int) -> Engine:
-        settings = self._config.engine
-        on_gpu = settings.backend == "tensorrt" or settings.provider != "cpu"
-        key = (bundle.sha256, variant, name, self._threads if on_gpu else threads)  # a GPU has no use for another number
-        if key not in self._engines:
-            files = bundle.manifest.variants[variant]
-            if name not in files:
-                raise BundleError(f"{bundle.folder}: variant {variant} has no network '{name}', only {', '.join(files)}")
-            try:
-                must_fit(bundle.file(files[name]))
-            except EngineUnavailable:
-                if not self._spared(key[-1]):
-                    raise
-                must_fit(bundle.file(files[name]))
-            began = time.monotonic()
-            self._engines[key] = self._open(bundle, variant, name, bundle.verified(files[name]), key[-1])
-            for running in self._stack[-1:]:
-                running.opened_s += time.monotonic() - began
-        return self._engines[key]
-
-    def _spared(self, threads: int) -> bool:
-        """Closes what is open for another number of threads, where no job in hand can be using it; whether there was any."""
-        others = [key for key in self._engines if key[-1] != threads] if len(self._stack) == 1 else []
-        for key in others:
-            self._engines.pop(key).close()
-        return bool(others)
-
-    def _open(self, bundle: Bundle, variant: str, name: str, onnx: Path, threads: int) -> Engine:
-        """As the config wants it; where that has still to be built, onnxruntime meanwhile, and the supervisor is told."""
-        settings, ranges = self._config.engine, bundle.manifest.ranges
-        wanted = (onnx, settings.backend, threads, settings.provider, self._config.plans_dir, ranges)
-        try:
-            try:
-                return open_engine(*wanted)
-            except EngineLoadError as e:
-                if settings.backend != "tensorrt":
-                    raise
-                log.warning("%s", e)
-                return open_engine(*wanted)  # a plan that may not be loaded is gone now; else the same error again
-        except EngineNotBuilt as e:
-            log.warning("model %s, %s %s: onnxruntime computes meanwhile: %s", bundle.manifest.name, variant, name, e)
-            build = {"model": bundle.manifest.name, "variant": variant, "name": name, "onnx": str(onnx), "ranges": ranges}
-            self._wire.send({"type": "build", **build, "gpu": asdict(known_gpu())})
-            return open_engine(onnx, "onnxruntime", threads, settings.provider)
-
-    def _provider(self, bundle: Bundle, variant: str, threads: int) -> str:
-        """What computes this variant: more than one name where a part of it has still to be built for another one."""
-        engines = [self._network(bundle, variant, name, threads) for name in bundle.manifest.variants[variant]]
-        return ", ".join(sorted({engine.provider for engine in engines}))
+            self._networks.warm(bundle, given.point(bundle).variant, given.threads)
 
     def _keep(self, folder: Path, job_id: str, made: Any) -> list[dict[str, Any]]:
         """Makes the artifacts durable under their final name, and describes them."""
@@ -502,26 +404,6 @@ class Worker:
         return described
 
 
-def zeros(inputs: Mapping[str, TensorSpec], ranges: Mapping[str, tuple[int, int, int]]) -> dict[str, np.ndarray]:
-    """Something of the right form to feed a network, free dimensions at their smallest that is no special case."""
-
-    def size(d: int | str) -> int:
-        least, _, most = ranges.get(str(d), (1, 2, 2))
-        return d if isinstance(d, int) else min(max(2, least), most)
-
-    return {name: np.zeros([size(d) for d in spec.shape], spec.dtype) for name, spec in inputs.items()}
-
-
-def must_fit(onnx: Path) -> None:
-    """A network that would push the machine into its swap is not loaded: it would be a hundred times as slow, or be killed."""
-    needed, free = _FOOTPRINT * (onnx.stat().st_size if onnx.exists() else 0), memory_available(sys.maxsize)
-    if needed > free:
-        raise EngineUnavailable(
-            f"{onnx}: needs some {needed / 1e6:.0f} MB of memory, {free / 1e6:.0f} MB are available; "
-            f"a network of up to {free / _FOOTPRINT / 1e6:.0f} MB would fit now"
-        )
-
-
 def best_estimate(problem: Problem, task: Task, step: int, x: np.ndarray) -> np.ndarray:
     """What x (as in a checkpoint after `step` steps) is the noisy form of, by one call: the x0 prediction, a last step to 0.
 
@@ -532,11 +414,6 @@ def best_estimate(problem: Problem, task: Task, step: int, x: np.ndarray) -> np.
     at, engine = Checkpoint(0, x), task.network("denoiser")
     conclusion = walk(problem, engine, (sigma, 0.0), "ddim", manifest.prediction, task.seed, at, point.guidance)
     return solve(conclusion)
-
-
-def _may_pass(error: Exception) -> bool:
-    """Whether the same may work later: a device that is not there yet, a call that failed; never a file that is no network."""
-    return isinstance(error, (EngineUnavailable, EngineRunError))
 
 
 def _sync(path: Path) -> None:

@@ -31,7 +31,8 @@ from ..engines.schedules import schedule
 from ..plugins.play import drive, solve, walk
 from ..plugins.sensor_imputation.gaussian import LENGTH, calibrate, standardise
 from ..plugins.sensor_imputation.quantiles import LEVELS, of_ensemble
-from ..plugins.sensor_imputation.series import impute
+from ..plugins.sensor_imputation.response import Response
+from ..plugins.sensor_imputation.series import Way, impute
 from . import defects_data, defects_draw, defects_report, plants
 from .variants_graph import Feeds, in_half, in_int8, quantisable, with_constant_shapes
 
@@ -164,21 +165,26 @@ class Plants:
     def answers(self, networks: Networks, point: OperatingPoint, half: int) -> np.ndarray:
         """See `Trial`: (levels, missing cells of all windows) in z units, from ensembles of 32."""
         manifest, out = self._bundle.manifest, []
-        sigmas = schedule(manifest.schedule, point.steps, **manifest.schedule_args)
+        sigmas = schedule(manifest.schedule, point.steps, **manifest.schedule_args) if point.steps else []
+        way = Way(networks.get("encoder"), () if point.steps else LEVELS, 32, bool(point.steps), point.batch)
+
+        def solver(problem: Problem) -> np.ndarray:
+            if not point.steps:
+                return problem.x
+            return solve(walk(problem, networks["denoiser"], sigmas, point.sampler, manifest.prediction))
 
         for number, (calibration, z, _) in enumerate(self._halves[half]):
 
-            def take(at: int, ensemble: np.ndarray, z: np.ndarray = z) -> None:
-                missing = np.isnan(z[at : at + ensemble.shape[1]])
-                out.append(of_ensemble(ensemble, LEVELS)[:, missing])
+            def take(at: int, answer: np.ndarray, z: np.ndarray = z) -> None:
+                missing = np.isnan(z[at : at + answer.shape[1]])
+                out.append((of_ensemble(answer, LEVELS) if point.steps else answer)[:, missing])
 
-            problems = impute(calibration, z, networks["encoder"], 32, point.batch, 0, number, take)
-            drive(problems, lambda p: solve(walk(p, networks["denoiser"], sigmas, point.sampler, manifest.prediction)))
+            drive(impute(calibration, Response.none(z.shape[1]), z, way, 0, number, take), solver)
         return np.concatenate(out, 1)
 
     def crps(self, answers: np.ndarray) -> float:
         """Twice the pinball loss averaged over the levels, in z units."""
-        truth = np.concatenate([t[np.isnan(z)] for _, z, t in self._halves[HELD_OUT]])
+        truth = self._truth()
         levels = np.array(LEVELS)[:, None]
         d = truth - answers
         return float(2 * np.maximum(levels * d, (levels - 1) * d).mean())
@@ -188,10 +194,35 @@ class Plants:
         return abs(self.crps(answers) / self.crps(fp32) - 1)
 
     def quality(self, answers: np.ndarray) -> dict[str, float]:
-        """CRPS in standard deviations of the tags."""
-        return {"crps": round(self.crps(answers), 4)}
+        """CRPS in standard deviations of the tags, and the share of truths inside the 5-95 % band."""
+        truth = self._truth()
+        return {
+            "crps": round(self.crps(answers), 4),
+            "coverage": round(float(((answers[0] <= truth) & (truth <= answers[-1])).mean()), 3),
+        }
+
+    def _truth(self) -> np.ndarray:
+        return np.concatenate([t[np.isnan(z)] for _, z, t in self._halves[HELD_OUT]])
+
+    def ladder(self, fp32: Networks) -> list[dict[str, Any]]:
+        """A manifest entry per rung, from the closed form alone to four steps; CPU time of all the work, the least of three."""
+        rows = []
+        for variant, sampler, steps in RUNGS:
+            point = OperatingPoint(variant, sampler, steps, 8)
+            took = []
+            for _ in range(3):
+                began = time.process_time()
+                answers = self.answers(fp32 if variant == "fp32" else {}, point, HELD_OUT)
+                took.append(time.process_time() - began)
+            quality = self.quality(answers) | {"cpu_ms_per_window": round(min(took) / self.count * 1e3, 2)}
+            rows.append({"variant": variant, "sampler": sampler, "steps": steps, "batch": 8, "quality": quality})
+            print(f"{variant} {sampler} {steps} steps: {quality}", flush=True)
+        return rows
 
 
+RUNGS = (("fp32", "gaussian_exact", 2), ("fp32", "gaussian_exact", 1), ("fp32", "gaussian_exact", 4), ("fp32", "none", 0))
+RUNGS += (("closed-form", "none", 0),)
+"""Operating points of sensor imputation, the default first."""
 TRIALS: dict[str, Any] = {"defect-synthesis": Defects, "sensor-imputation": Plants}
 
 
@@ -260,12 +291,13 @@ def make(folder: Path) -> None:
         raise ValueError(f"{folder}: has no variant fp32 to make others of; found {', '.join(bundle.manifest.variants)}")
     trial: Trial = TRIALS[bundle.manifest.kind](bundle, _opened(bundle, "fp32"))
     rows: list[dict[str, Any]] = []
+    rungs: list[dict[str, Any]] = []
     shipped: dict[str, dict[str, str]] = {}
     refused: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as made:
         for source in (s for s in SOURCES if s in bundle.manifest.variants):
             files, own = bundle.manifest.variants[source], _opened(bundle, source)
-            points = [p for p in bundle.manifest.operating_points if p.variant == source]
+            points = [p for p in bundle.manifest.operating_points if p.variant == source and p.steps]
             for engine in own.values():
                 engine.feeds = []
             trial.answers(own, max(points, key=lambda p: p.steps), FIT)
@@ -281,6 +313,7 @@ def make(folder: Path) -> None:
                 networks[called] = {name: _Watched(Path(made, f"{name}-{called}.onnx")) for name in sampled}
             rows += measure(trial, networks, points)
             found = {v: verdict(v, rows, trial.distance_name, trial.limit, source) for v in networks if v != source}
+            rungs += trial.ladder(own) if isinstance(trial, Plants) and source == "fp32" else []
             refused |= {v: why for v, why in found.items() if why}
             shipped |= {v: {**files, **{n: f"{n}-{v}.onnx" for n in sampled}} for v, why in found.items() if not why}
         about: dict[str, Any] = {"command": f"python -m denoised.training.variants {folder}"}
@@ -288,7 +321,7 @@ def make(folder: Path) -> None:
         if refused:
             about["not_shipped"] = refused
             print(*(f"{variant} is not shipped: {why}" for variant, why in refused.items()), sep="\n")
-        _ship(bundle, Path(made), shipped, rows, about)
+        _ship(bundle, Path(made), shipped, rows, rungs, about)
 
 
 def _opened(bundle: Bundle, variant: str) -> dict[str, _Watched]:
@@ -296,11 +329,17 @@ def _opened(bundle: Bundle, variant: str) -> dict[str, _Watched]:
 
 
 def _ship(
-    bundle: Bundle, made: Path, shipped: dict[str, dict[str, str]], rows: list[dict[str, Any]], about: dict[str, Any]
+    bundle: Bundle,
+    made: Path,
+    shipped: dict[str, dict[str, str]],
+    rows: list[dict[str, Any]],
+    rungs: list[dict[str, Any]],
+    about: dict[str, Any],
 ) -> None:
     """Puts the files of these variants into the bundle and takes others away; rewrites its manifest and sums.
 
-    A network that sampling never calls (the gate's detector) has no variants: all of them use the same file.
+    A network that sampling never calls (the gate's detector) has no variants: all of them use the same file. rungs: points
+    that stand for the float32 ones of rows, those of variants without networks among them.
     """
     kept = {v: files for v, files in bundle.manifest.variants.items() if v in SOURCES}
     there = {f for files in bundle.manifest.variants.values() for f in files.values()}
@@ -313,7 +352,9 @@ def _ship(
         print(f"{file}: {len(data) / 1e6:.2f} MB")
     plain: dict[str, Any] = yaml.safe_load((bundle.folder / "model.yaml").read_text("utf-8"))
     plain["variants"] = kept | shipped
-    plain["operating_points"] = [row for row in rows if row["variant"] in plain["variants"]]
+    plain["variants"] |= {row["variant"]: {} for row in rungs if row["variant"] not in plain["variants"]}
+    others = [row for row in rows if row["variant"] in plain["variants"] and not (rungs and row["variant"] == "fp32")]
+    plain["operating_points"] = rungs + others
     plain["training"]["variants"] = about
     text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120)
     (bundle.folder / "model.yaml").write_text(text, "utf-8")

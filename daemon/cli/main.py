@@ -26,6 +26,10 @@ VERBS = {
     "flight": (".flight", "what led to the last fault, from the flight recorder"),
     "calibrate": (".calibrate", "measure this board's operating points and store those worth choosing"),
     "governor": (".governor", "what the governor will do on a board in its enclosure: the real policy, a simulated board"),
+    "calibrate-sensors": (
+        ".calibrate_sensors",
+        "learn a group of sensors from its history, for better answers and honest bands",
+    ),
     "models": (".models", "the model bundles of this gateway"),
     "demo": ("...demo.command", "the main job on this machine with nothing else set up, in about a minute"),
 }

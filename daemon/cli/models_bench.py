@@ -91,7 +91,7 @@ def bench(config: Config, bundles: Sequence[Bundle]) -> tuple[list[Bench], list[
 
 
 def _rows(measurer: Measurer, manifest: Manifest) -> tuple[Row, ...]:
-    shipped, threads = manifest.operating_points, measurer.threads[0]
+    shipped, threads = measurer.points, measurer.threads[0]
     qualities, speeds = list[Quality](), dict[tuple[int, int], Speed]()
     way_of = [measurer.way_of(p) for p in shipped]
     ways = list(dict.fromkeys(zip(way_of, (p.batch for p in shipped))))
@@ -102,7 +102,7 @@ def _rows(measurer: Measurer, manifest: Manifest) -> tuple[Row, ...]:
             qualities.append(measurer.quality(place, p.steps))
         for turn in range(_ROUNDS):
             for number, way in enumerate(ways):
-                p, done = shipped[way[0]], len(shipped) + turn * len(ways) + number
+                p, done = manifest.operating_points[way[0]], len(shipped) + turn * len(ways) + number
                 progress.show(done / total, f"{p.variant} {p.sampler}, batch {way[1]}")
                 found = measurer.speed(*way, threads)
                 speeds[way] = min(speeds.get(way, found), found, key=lambda s: s.step_ms)
