@@ -69,14 +69,20 @@ def test_a_broker_that_reads_nothing_is_not_heaped_upon_and_learns_the_newest_wh
     while not node._bus.connected and time.monotonic() < until:
         node.turn()
     broker.subscribed()
-    node._bus._client.socket().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    watched = node.watched()
+    assert watched is not None
+    watched[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     while not node._stalled and time.monotonic() < until:
         node.sample("press", Sample("oil", time.time(), time.monotonic(), "good"))
         node.turn()
     assert node._stalled
+    said, fed_until = node._edge._seq, time.monotonic() + 1.5
     for i in range(2000):
         node.sample("press", Sample("oil", time.time(), float(i), "good"))
         node.turn()
+    while time.monotonic() < fed_until:
+        node.turn()
+    assert node._edge._seq == said
     assert node.counts()["waiting"] <= 200 < node.counts()["dropped"]
     seen: list[Packet] = []
     while not any(p.kind == "DBIRTH" and "oil" in p and p["oil"] == 1999.0 for p in seen) and time.monotonic() < until:
