@@ -12,14 +12,12 @@ import time
 
 import pytest
 from denoised.config import typed
-from denoised.config.tree import Config, Mqtt
-from denoised.daemon.client import Client
+from denoised.config.tree import Config
 from denoised.daemon.core.gaps import Sample
 from denoised.daemon.core.sparkplug_metric import Metric, Type
 from denoised.daemon.sparkplug import Sparkplug
 from denoised.demo.broker import Broker
 from denoised.tests.chaos.proxy import Proxy
-from denoised.tests.conftest import PATIENCE
 from denoised.tests.daemon.sparkplug_monitor import INT64, packet
 from denoised.tests.daemon.sparkplug_plant import STATUS, Plant
 
@@ -202,22 +200,9 @@ def test_the_largest_sensor_group_has_a_birth_below_128_kib(make_plant):
     config = typed.read({"sparkplug": {"group": "g"}, "sensors": {"big": {"tags": tags}}}, Config)
     plant.node.configure(config, STATUS)
     plant.until(lambda: [p for p in plant.packets if p.device == "sensors-big"])
-    sizes = [len(m.payload) for m in births(plant)]
-    assert len(plant.packets[-1].metrics) == 4 * 256
-    assert max(sizes, default=0) < 128 * 1024
-
-
-def births(plant: Plant):
-    out: list = []
-    host = Client(typed.read({"port": plant.hosts[0].bus.port}, Mqtt), [f"spBv1.0/g/DBIRTH/{plant.name}/sensors-big"])
-    with host:
-        plant.command(rebirth())
-        until = time.monotonic() + PATIENCE
-        while not out and time.monotonic() < until:
-            plant.turn()
-            out += host.messages(0.002)
-    assert out
-    return out
+    birth, payload = next((p, b) for p, b in zip(plant.packets, plant.payloads) if p.device == "sensors-big")
+    assert (birth.kind, len(birth.metrics)) == ("DBIRTH", 4 * 256)
+    assert len(payload) < 128 * 1024
 
 
 def test_eclipse_tahu_reads_a_whole_session_as_it_was_meant(make_plant, tahu):
