@@ -20,7 +20,7 @@ setup(
     python_requires=">=3.10",
     package_dir={"denoised": "."},
     packages=[".".join(filter(None, ["denoised", f])) for f in FOLDERS],
-    package_data={"denoised": ["models/*/*"], "denoised.config": ["*.yaml"]},
+    package_data={"denoised": ["models/*/*"], "denoised.config": ["*.yaml"], "denoised.training": ["*.npz"]},
     install_requires=["msgspec>=0.18.6", "numpy>=1.26", "opencv-python-headless>=4.9", "paho-mqtt>=2.0", "pyyaml>=6.0"],
     extras_require={
         "onnx": ["onnxruntime>=1.18"],

@@ -3,7 +3,8 @@
     python -m denoised.training.variants models/surface-defects
     python -m denoised.training.variants models/plant-imputer
 
-The bundle needs its fp32 variant alone; whatever else is in it is made again. Problems are procedural, or the windows that a
+The bundle needs its fp32 variant alone; a `distilled` one beside it is measured and gets an int8 file too; whatever else is
+in it is made again. Problems are procedural, or the windows that a
 defect model was trained on where its work/ is still there: one half of them calibrates int8 over all steps, the other half
 is measured. A variant is shipped where its distance to float32 is within its kind's limit at every operating point and,
 for int8, where its networks take less CPU time. About 1.5 CPU minutes for surface-defects and 1 for plant-imputer.
@@ -34,6 +35,8 @@ from ..plugins.sensor_imputation.series import impute
 from . import defects_data, defects_draw, defects_report, plants
 from .variants_graph import Feeds, in_half, in_int8, quantisable, with_constant_shapes
 
+SOURCES = ("fp32", "distilled")
+"""The float32 variants that a bundle comes with."""
 FIT, HELD_OUT = 0, 1
 """The half of the problems that int8 is calibrated on, and the half that everything is measured on."""
 
@@ -97,7 +100,7 @@ class Defects:
 
     def __init__(self, bundle: Bundle, fp32: Networks, each: int = 8):
         classes = bundle.manifest.classes
-        pool = _pool(bundle, 3 * each)
+        pool = _pool(bundle, max(100, 24 * each))
         halves = ({k: v[half::2] for k, v in pool.items()} for half in (FIT, HELD_OUT))
         self._halves = [defects_report.windows(half, len(classes), each) for half in halves]
         self.count = len(self._halves[HELD_OUT][1])
@@ -125,8 +128,8 @@ class Defects:
         return {"rms_grey": round(self.distance(answers, self._best), 2)}
 
 
-def _pool(bundle: Bundle, parts: int) -> dict[str, np.ndarray]:
-    """What the model was trained on, else windows on so many procedural metal parts; see `defects_data.columns`."""
+def _pool(bundle: Bundle, count: int) -> dict[str, np.ndarray]:
+    """What the model was trained on, else so many windows on procedural metal parts; see `defects_data.columns`."""
     kept = bundle.folder / "work" / "pool.npz"
     if kept.exists():
         with np.load(kept) as f:
@@ -136,7 +139,7 @@ def _pool(bundle: Bundle, parts: int) -> dict[str, np.ndarray]:
         raise ValueError(
             f"{kept}: not there, and not all of {', '.join(classes)} can be drawn by procedure; keep work/ of the training"
         )
-    return defects_data.columns(defects_data.build([], [], classes, 0, lambda *progress: None, parts=parts))
+    return defects_data.columns(defects_data.painted([], classes, {}, count, np.random.default_rng(0)))
 
 
 class Plants:
@@ -200,7 +203,11 @@ def write_variant(variant: str, source: Path, to: Path, feeds: list[Feeds]) -> N
 
 
 def measure(trial: Trial, networks: dict[str, Networks], points: Iterable[OperatingPoint]) -> list[dict[str, Any]]:
-    """One manifest entry per point and variant; the variants take turns, three times, and the least CPU time is taken."""
+    """One manifest entry per point and variant; the first variant is the float32 that the others were made of.
+
+    The variants take turns, three times, and the least CPU time is taken.
+    """
+    source = next(iter(networks))
     rows: dict[str, list[dict[str, Any]]] = {variant: [] for variant in networks}
     for point in points:
         took = {variant: [0.0] * 3 for variant in networks}
@@ -212,23 +219,23 @@ def measure(trial: Trial, networks: dict[str, Networks], points: Iterable[Operat
                 took[variant][turn] = sum(engine.spent for engine in mine.values()) - began
         for variant, found in answers.items():
             quality = trial.quality(found)
-            if variant != "fp32":
-                quality[trial.distance_name] = round(trial.distance(found, answers["fp32"]), 4)
+            if variant != source:
+                quality[trial.distance_name] = round(trial.distance(found, answers[source]), 4)
             quality["cpu_ms_per_window"] = round(min(took[variant]) / trial.count * 1e3, 2)
             place = {"variant": variant, "sampler": point.sampler, "steps": point.steps, "batch": point.batch}
             rows[variant].append({**place, "quality": quality})
-            print(f"{variant:5} {point.sampler} {point.steps:3} steps: {quality}", flush=True)
+            print(f"{variant:14} {point.sampler} {point.steps:3} steps: {quality}", flush=True)
     return [row for of_variant in rows.values() for row in of_variant]
 
 
-def verdict(variant: str, rows: list[dict[str, Any]], distance: str, limit: float) -> str | None:
-    """Why a variant is not shipped, or None. distance: what it is called in the rows."""
+def verdict(variant: str, rows: list[dict[str, Any]], distance: str, limit: float, source: str = "fp32") -> str | None:
+    """Why a variant is not shipped, or None. distance: what it is called in the rows; source: what it was made of."""
     worst = max(row["quality"][distance] for row in rows if row["variant"] == variant)
     if worst > limit:
         return f"{distance} {worst:g}, more than {limit:g}"
-    times = [sum(r["quality"]["cpu_ms_per_window"] for r in rows if r["variant"] == v) for v in (variant, "fp32")]
-    if variant == "int8" and times[0] >= times[1]:
-        return f"{times[0] / times[1]:.2f} times the CPU time of fp32 ({distance} {worst:g})"
+    times = [sum(r["quality"]["cpu_ms_per_window"] for r in rows if r["variant"] == v) for v in (variant, source)]
+    if variant.endswith("int8") and times[0] >= times[1]:
+        return f"{times[0] / times[1]:.2f} times the CPU time of {source} ({distance} {worst:g})"
     return None
 
 
@@ -251,51 +258,63 @@ def make(folder: Path) -> None:
     bundle = read_bundle(folder)
     if "fp32" not in bundle.manifest.variants:
         raise ValueError(f"{folder}: has no variant fp32 to make others of; found {', '.join(bundle.manifest.variants)}")
-    files = bundle.manifest.variants["fp32"]
-    points = [p for p in bundle.manifest.operating_points if p.variant == "fp32"]
-    fp32 = {name: _Watched(bundle.file(file)) for name, file in files.items()}
-    trial: Trial = TRIALS[bundle.manifest.kind](bundle, fp32)
-    for engine in fp32.values():
-        engine.feeds = []
-    trial.answers(fp32, max(points, key=lambda p: p.steps), FIT)
-    seen = {name: engine.feeds or [] for name, engine in fp32.items()}
-    for engine in fp32.values():
-        engine.feeds = None
-    networks: dict[str, Networks] = {"fp32": fp32}
-    called = {name: file for name, file in files.items() if seen[name]}
+    trial: Trial = TRIALS[bundle.manifest.kind](bundle, _opened(bundle, "fp32"))
+    rows: list[dict[str, Any]] = []
+    shipped: list[str] = []
+    refused: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as made:
-        for variant in trial.variants:
-            for name, file in called.items():
-                write_variant(variant, bundle.folder / file, Path(made, f"{name}-{variant}.onnx"), seen[name])
-            networks[variant] = {name: _Watched(Path(made, f"{name}-{variant}.onnx")) for name in called}
-        rows = measure(trial, networks, points)
-        refused = {v: why for v in trial.variants if (why := verdict(v, rows, trial.distance_name, trial.limit))}
+        for source in (s for s in SOURCES if s in bundle.manifest.variants):
+            own = _opened(bundle, source)
+            points = [p for p in bundle.manifest.operating_points if p.variant == source]
+            for engine in own.values():
+                engine.feeds = []
+            trial.answers(own, max(points, key=lambda p: p.steps), FIT)
+            seen = {name: engine.feeds or [] for name, engine in own.items()}
+            files = {name: bundle.manifest.variants[source][name] for name in own if seen[name]}
+            for engine in own.values():
+                engine.feeds = None
+            networks: dict[str, Networks] = {source: own}
+            for variant in trial.variants if source == "fp32" else ("int8",):
+                called = variant if source == "fp32" else f"{source}-{variant}"
+                for name, file in files.items():
+                    write_variant(variant, bundle.folder / file, Path(made, f"{name}-{called}.onnx"), seen[name])
+                networks[called] = {name: _Watched(Path(made, f"{name}-{called}.onnx")) for name in files}
+            rows += measure(trial, networks, points)
+            found = {v: verdict(v, rows, trial.distance_name, trial.limit, source) for v in networks if v != source}
+            refused |= {v: why for v, why in found.items() if why}
+            shipped += [v for v, why in found.items() if not why]
         about: dict[str, Any] = {"command": f"python -m denoised.training.variants {folder}"}
         about["cpu_minutes"] = round((time.process_time() - began) / 60, 1)
         if refused:
             about["not_shipped"] = refused
             print(*(f"{variant} is not shipped: {why}" for variant, why in refused.items()), sep="\n")
-        shipped = {v: {name: f"{name}-{v}.onnx" for name in called} for v in trial.variants if v not in refused}
         _ship(bundle, Path(made), shipped, rows, about)
 
 
-def _ship(
-    bundle: Bundle, made: Path, shipped: dict[str, dict[str, str]], rows: list[dict[str, Any]], about: dict[str, Any]
-) -> None:
+def _opened(bundle: Bundle, variant: str) -> dict[str, _Watched]:
+    return {name: _Watched(bundle.file(file)) for name, file in bundle.manifest.variants[variant].items()}
+
+
+def _ship(bundle: Bundle, made: Path, shipped: list[str], rows: list[dict[str, Any]], about: dict[str, Any]) -> None:
     """Puts the files of these variants into the bundle and takes others away; rewrites its manifest and sums.
 
     A network that sampling never calls (the gate's detector) has no variants: all of them use the same file.
     """
-    of_variant = bundle.manifest.variants
-    files = of_variant["fp32"]
-    for file in {f for names in of_variant.values() for f in names.values()} - set(files.values()):
+    kept = {v: files for v, files in bundle.manifest.variants.items() if v in SOURCES}
+    there = {f for files in bundle.manifest.variants.values() for f in files.values()}
+    for file in there - {f for files in kept.values() for f in files.values()}:
         (bundle.folder / file).unlink(missing_ok=True)
-    for file in (file for names in shipped.values() for file in names.values()):
+    written = {f.name for f in made.iterdir()}
+    fresh = {
+        v: {name: f"{name}-{v}.onnx" if f"{name}-{v}.onnx" in written else file for name, file in kept["fp32"].items()}
+        for v in shipped
+    }
+    for file in (file for files in fresh.values() for file in files.values() if file in written):
         data = (made / file).read_bytes()
         (bundle.folder / file).write_bytes(data)
         print(f"{file}: {len(data) / 1e6:.2f} MB")
     plain: dict[str, Any] = yaml.safe_load((bundle.folder / "model.yaml").read_text("utf-8"))
-    plain["variants"] = {"fp32": files, **{v: {**files, **names} for v, names in shipped.items()}}
+    plain["variants"] = kept | fresh
     plain["operating_points"] = [row for row in rows if row["variant"] in plain["variants"]]
     plain["training"]["variants"] = about
     text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120)

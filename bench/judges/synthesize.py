@@ -4,6 +4,7 @@
 
 Every picture is a job of its own on one of the good pictures in turn. Without --bundle a model is trained first, from the
 good pictures and the real defects that --shots lists (column `image`, found under --images) alone; it stays in OUT/.bundle.
+The weights that it begins with, training/defects_base.npz, have seen no real defect.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=100, help="pictures per class")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--bundle", type=Path, help="a trained bundle; absent: train one first")
-    parser.add_argument("--minutes", type=float, default=10, help="training time without --bundle (default 10)")
+    parser.add_argument("--minutes", type=float, default=3, help="CPU minutes of training without --bundle (default 3)")
+    parser.add_argument("--classes", help="only these, with commas between (default: all of the bundle)")
     parser.add_argument("--gate", choices=GATES, default="on", help="the acceptance gate of the job kind (default on)")
     parser.add_argument("--steps", type=int, help="denoising steps (default: the bundle's own)")
     args = parser.parse_args(argv)
@@ -54,7 +56,10 @@ def main(argv: list[str] | None = None) -> int:
     site = Site((args.good,), models={KIND.name: (bundle,)})
     origin = {"model": bundle.manifest.name, "model_version": bundle.manifest.version, "model_sha256": bundle.sha256}
     good = sorted(p.name for p in args.good.iterdir() if p.suffix.lower() in PICTURES)
+    wanted = args.classes.split(",") if args.classes else bundle.manifest.classes
     for k, defect in enumerate(bundle.manifest.classes):
+        if defect not in wanted:
+            continue
         (args.out / defect).mkdir(parents=True, exist_ok=True)
         order = generator(args.seed, k, 0).permutation(len(good))
         for n in range(args.count):
