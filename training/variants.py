@@ -28,6 +28,7 @@ from ..engines.bundle import Bundle, OperatingPoint, read_bundle, write_sums
 from ..engines.engine import Bound, open_engine
 from ..engines.host import over_run
 from ..engines.schedules import schedule
+from ..plugins.kind import Problem
 from ..plugins.play import drive, solve, walk
 from ..plugins.sensor_imputation.gaussian import LENGTH, calibrate, standardise
 from ..plugins.sensor_imputation.quantiles import LEVELS, of_ensemble
@@ -220,7 +221,12 @@ class Plants:
         return rows
 
 
-RUNGS = (("fp32", "gaussian_exact", 2), ("fp32", "gaussian_exact", 1), ("fp32", "gaussian_exact", 4), ("fp32", "none", 0))
+RUNGS: tuple[tuple[str, str, int], ...] = (
+    ("fp32", "gaussian_exact", 2),
+    ("fp32", "gaussian_exact", 1),
+    ("fp32", "gaussian_exact", 4),
+    ("fp32", "none", 0),
+)
 RUNGS += (("closed-form", "none", 0),)
 """Operating points of sensor imputation, the default first."""
 TRIALS: dict[str, Any] = {"defect-synthesis": Defects, "sensor-imputation": Plants}
