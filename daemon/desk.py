@@ -209,8 +209,12 @@ class Desk:
         return None if best is not None and self._disk.full and best.job.durable else best
 
     def first_waiting(self, now: float) -> Entry | None:
-        """The most urgent job that could start now if nothing was running."""
-        return self.waiting.choose((), now)
+        """The most urgent job that could start now if nothing was running; bulk work that waits for heat to go, too."""
+        best = self.waiting.choose((), now)
+        if best is None and self._held_back is not None:
+            waits = (e for _, e in zip(range(_LOOKED_AT), self.entries.values()) if is_bulk(e.job) and not e.held)
+            best = next((entry for entry in waits if entry not in self.stack), None)
+        return best
 
     def live(self) -> list[Entry]:
         """Windows of live groups that wait or run."""
