@@ -83,7 +83,7 @@ class GovernorLoop:
         self._wait: Wait | None = None
         self._signal: float | None = None
         self._live: Plan | None = None
-        self._has_sensor = self._bulk = False
+        self._has_sensor = self._bulk = self._work = False
         self._limit_c = self._traits.throttle_c - _BELOW_THROTTLE_C
         self._share = True
         self.promises = Promises(self._planner, desk)
@@ -145,7 +145,7 @@ class GovernorLoop:
     def _observe(self, reading: Reading, tick: float, wall: float) -> None:
         self._accrue(tick)
         before, self._reading = self._reading, reading
-        if self._watch.traits is not self._traits or reading.mode != self._planner.offers.mode:
+        if self._watch.traits != self._traits or reading.mode != self._planner.offers.mode:
             self._board_changed(reading)
         self._has_sensor = self._has_sensor or reading.temp_c is not None or bool(reading.zones_c)
         busy_w = self._busy_j / max(1e-6, tick - self._busy_since)
@@ -169,7 +169,7 @@ class GovernorLoop:
 
     def _board_changed(self, reading: Reading) -> None:
         """Another power mode: other clocks and watts, and another calibration."""
-        if self._watch.traits is not self._traits:
+        if self._watch.traits != self._traits:
             learnt = self._policy.learnt()
             self._traits = self._watch.traits
             self._policy = Governor(self._traits, self._policy.limits, learnt)
@@ -221,6 +221,7 @@ class GovernorLoop:
                 mine = len(demands) if entry is starting else mine
                 demands.append(plan.demand)
         self._bulk = any(not d.realtime and d.samples > 0 for d in demands)
+        self._work = any(d.samples > 0 for d in demands)
         self._budget_for(rows[0].job if rows else None)
         return self._policy.decide(now * self._scale, demands), mine
 
@@ -244,7 +245,7 @@ class GovernorLoop:
         soft = decision.reason.startswith("ramp") and not (self._supply.faults or self._weak_supply)
         duty = 1.0 if soft or not self._bulk else decision.duty
         self._pace(duty)
-        self._watch.cap(decision.clock)
+        self._watch.cap(decision.clock if self._work else 1.0)  # at rest the clocks are nobody's to hold
         hot = duty <= 0 and not decision.reason.startswith("energy")
         self._zero_since = (self._zero_since if self._zero_since is not None else tick) if hot else None
         held = self._zero_since is not None and tick - self._zero_since >= _HOLD_AFTER_S / self._scale
