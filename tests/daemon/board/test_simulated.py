@@ -56,8 +56,9 @@ def test_above_its_throttle_point_it_slows_down_and_counts_it(name, ambient):
     b.step(3600.0, 1.0)
     reading = b.read(0.0)
     assert reading.throttled
-    assert reading.throttle_events == b.throttle_events >= 1
-    assert reading.speed < 1.0
+    assert reading.throttle_events == b.throttle_events
+    assert b.throttle_events >= 1
+    assert b.speed < 1.0
     assert b.throttled_s > 60
     b.step(3600.0, 0.0)
     assert not b.read(1.0).throttled
