@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, required=True, help="folder of the bundle; work/ in it keeps the state, report/ the report"
     )
-    parser.add_argument("--minutes", type=float, default=8, help="CPU minutes of training on one core (default 8)")
+    parser.add_argument("--minutes", type=float, default=5, help="CPU minutes of training on one core (default 5)")
     parser.add_argument("--name", help="name of the bundle (default: the name of the folder --out)")
     parser.add_argument("--version", default="0.1.0", help="version of the bundle")
     parser.add_argument("--licence", default="proprietary", help="licence of the weights (default: proprietary)")
