@@ -27,6 +27,7 @@ from ..engines.bundle import Bundle, OperatingPoint, read_bundle, write_sums
 from ..engines.engine import Bound, open_engine
 from ..engines.host import over_run
 from ..engines.schedules import schedule
+from ..plugins.kind import Problem
 from ..plugins.play import drive, solve, walk
 from ..plugins.sensor_imputation.gaussian import LENGTH, calibrate, standardise
 from ..plugins.sensor_imputation.quantiles import LEVELS, of_ensemble
@@ -217,9 +218,14 @@ class Plants:
         return rows
 
 
-RUNGS = (("fp32", "gaussian_exact", 2), ("fp32", "gaussian_exact", 1), ("fp32", "gaussian_exact", 4), ("fp32", "none", 0))
-RUNGS += (("closed-form", "none", 0),)
-"""Operating points of sensor imputation, the default first."""
+RUNGS = (
+    ("fp32", "none", 0),
+    ("fp32", "gaussian_exact", 1),
+    ("fp32", "gaussian_exact", 2),
+    ("fp32", "gaussian_exact", 4),
+    ("closed-form", "none", 0),
+)
+"""Operating points of sensor imputation, the default first: the cheapest of those within half a per cent of the best CRPS."""
 TRIALS: dict[str, Any] = {"defect-synthesis": Defects, "sensor-imputation": Plants}
 
 
@@ -310,7 +316,12 @@ def make(folder: Path) -> None:
 
 
 def _ship(
-    bundle: Bundle, made: Path, shipped: list[str], rows: list[dict[str, Any]], rungs: list[dict[str, Any]], about: dict[str, Any]
+    bundle: Bundle,
+    made: Path,
+    shipped: list[str],
+    rows: list[dict[str, Any]],
+    rungs: list[dict[str, Any]],
+    about: dict[str, Any],
 ) -> None:
     """Puts the files of these variants into the bundle and takes others away; rewrites its manifest and sums.
 
