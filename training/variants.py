@@ -305,7 +305,7 @@ def make(folder: Path) -> None:
                 write_variant(variant, bundle.folder / file, Path(made, f"{name}-{variant}.onnx"), seen[name])
             networks[variant] = {name: _Watched(Path(made, f"{name}-{variant}.onnx")) for name in files}
         rows = measure(trial, networks, points)
-        rungs = trial.ladder(fp32) if isinstance(trial, Plants) else []
+        rungs: list[dict[str, Any]] = trial.ladder(fp32) if isinstance(trial, Plants) else []
         refused = {v: why for v in trial.variants if (why := verdict(v, rows, trial.distance_name, trial.limit))}
         about: dict[str, Any] = {"command": f"python -m denoised.training.variants {folder}"}
         about["cpu_minutes"] = round((time.process_time() - began) / 60, 1)

@@ -96,7 +96,7 @@ def test_every_command_line_in_the_docs_is_understood(line: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_the_docs_name_no_verb_that_is_not_there(page: Path) -> None:
-    named = re.findall(r"`denoised ([a-z-]+)\b[^`]*`", page.read_text("utf-8"))
+    named = re.findall(r"`denoised ([a-z][a-z-]*)\b[^`]*`", page.read_text("utf-8"))
     assert set(named) <= {*VERBS}
 
 

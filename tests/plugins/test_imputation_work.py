@@ -238,7 +238,12 @@ def test_the_closed_form_opens_no_network_and_stops_between_batches_all_the_same
     params = read(request(holed(press(400))), ImputationParams)
     task = Task("t", 7, Path("."), BUNDLE, CLOSED_FORM, network, Site())
     problems: list[Problem] = []
-    outcome = drive(KIND.work(params, task), lambda p: problems.append(p) or solve(trajectory(p, task)))
+
+    def solved(problem):
+        problems.append(problem)
+        return solve(trajectory(problem, task))
+
+    outcome = drive(KIND.work(params, task), solved)
     assert opened == []
     assert len(problems) > 1 and all(p.x.size == 0 for p in problems)
     assert outcome.output["calibration"] is None

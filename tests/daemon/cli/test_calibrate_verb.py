@@ -34,6 +34,7 @@ def gateway(tmp_path, monkeypatch):
     point = {"sampler": "gaussian_exact", "batch": 2}
     plain |= {
         "name": "tiny",
+        "version": "0.1.0",
         "variants": {"fp32": files, "other": files},
         "operating_points": [{**point, "variant": v, "steps": s} for v in ("fp32", "other") for s in (1, 2)],
     }
