@@ -20,13 +20,14 @@ setup(
     python_requires=">=3.10",
     package_dir={"denoised": "."},
     packages=[".".join(filter(None, ["denoised", f])) for f in FOLDERS],
-    package_data={"denoised": ["models/*/*"], "denoised.config": ["*.yaml"]},
+    package_data={"denoised": ["models/*/*"], "denoised.config": ["*.yaml"], "denoised.training": ["*.npz"]},
     install_requires=["msgspec>=0.18.6", "numpy>=1.26", "opencv-python-headless>=4.9", "paho-mqtt>=2.0", "pyyaml>=6.0"],
     extras_require={
         "onnx": ["onnxruntime>=1.18"],
         "tensorrt": ["tensorrt>=10.3,<12", "pycuda>=2024.1"],
         "rtx": ["tensorrt-rtx>=1.4", "pycuda>=2024.1"],
         "systemd": ["systemd-python>=235"],
+        "sparkplug": ["protobuf>=4.22"],
         "demo": ["amqtt>=0.11"],
         "dev": [
             "hypothesis",
@@ -41,10 +42,10 @@ setup(
             "types-setuptools",
         ],
         "peers": ["diffusers>=0.35", "onnx>=1.16", "torch>=2.2"],
-        "train": ["torch>=2.2", "onnx>=1.16"],
+        "train": ["torch>=2.2", "onnx>=1.16", "onnxruntime>=1.18"],
     },
     entry_points={
-        "console_scripts": ["denoised = denoised.daemon.cli.main:main"],
+        "console_scripts": ["denoised = denoised.daemon.cli.main:main", "denoised-train = denoised.training.cli:main"],
         "denoised.kinds": [
             "defect-synthesis = denoised.plugins.defect_synthesis.kind:KIND",
             "sensor-imputation = denoised.plugins.sensor_imputation.kind:KIND",

@@ -11,7 +11,7 @@ what=${1:?usage: setup.sh demo|test}
 python=${PYTHON:-python3}
 case $what in
 demo) extras=onnx,demo ;;
-test) extras=onnx,demo,dev ;;
+test) extras=onnx,sparkplug,demo,dev ;;
 *) echo "setup.sh: '$what' is neither demo nor test" >&2; exit 2 ;;
 esac
 
@@ -84,6 +84,17 @@ systemd_python() {
             "sudo apt-get install ${headers[*]} && .venv/bin/pip install systemd-python"
     fi
 }
+# Eclipse Tahu's reader of Sparkplug payloads, in JavaScript: a test has it read what we send.
+tahu() {
+    [ -d .venv/node_modules/sparkplug-payload ] && return
+    local fetch=(npm install --prefix .venv --no-audit --no-fund --silent sparkplug-payload@1.0.3)
+    if command -v node >/dev/null && command -v npm >/dev/null && "${fetch[@]}" >.venv/npm.log 2>&1; then
+        say "Eclipse Tahu's sparkplug-payload is there"
+    else
+        missing "sparkplug-payload of npm" "The tests that read Sparkplug messages with it are skipped." \
+            "sudo apt-get install nodejs npm && ${fetch[*]}"
+    fi
+}
 can_build() {
     command -v gcc >/dev/null && command -v pkg-config >/dev/null && pkg-config --exists libsystemd &&
         .venv/bin/python -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))'
@@ -136,6 +147,7 @@ if ! .venv/bin/python -m pip install -q --disable-pip-version-check -e ".[$extra
 fi
 if [ "$what" = test ]; then
     systemd_python
+    tahu
     tensorrt_rtx
     # The checkout is the package `denoised` whatever its folder is called: mypy finds it under that name here.
     mkdir -p .venv/types && ln -sfn ../.. .venv/types/denoised

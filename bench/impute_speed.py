@@ -70,8 +70,9 @@ def main() -> None:
     calibration = calibrate([past])
     z = standardise(holed, calibration)
     print(f"calibrate from 2000 rows of 7 tags: {cpu_ms(lambda: calibrate([past])):6.1f} ms")
-    condition(calibration, z)
-    print(f"condition a window of 7 tags, half missing: {cpu_ms(lambda: condition(calibration, z)):6.1f} ms")
+    prior = calibration.prior()
+    condition(prior, z)
+    print(f"condition a window of 7 tags, half missing: {cpu_ms(lambda: condition(prior, z)):6.1f} ms")
     rng = np.random.default_rng(2)
     sizes = {"windows": 1, "samples": 32, "tags": 7}
     feeds = {}

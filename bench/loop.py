@@ -212,7 +212,7 @@ def shipped(rounds: int, folder: Path) -> None:
     _, png = cv2.imencode(".png", frame(1, 0))
     jobs: list[tuple[Any, str, dict[str, Any], str, dict[str, int]]] = [
         (DEFECTS, "surface-defects",
-         {"image": {"data": base64.b64encode(png.tobytes()).decode()}, "defect": "blowhole", "count": 16},
+         {"image": {"data": base64.b64encode(png.tobytes()).decode()}, "defect": "blowhole", "count": 16, "gate": "off"},
          "images/s", {"batch": 8}),
         (IMPUTATION, "plant-imputer", {"tags": [f"s{k}" for k in range(8)], "values": values},
          "windows/s", {"windows": 7, "samples": 32, "tags": 8}),

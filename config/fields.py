@@ -74,4 +74,11 @@ JobId = Annotated[
         extra={"expected": "a field path such as $.part_id, or 1 to 64 of A-Z a-z 0-9 . _ -"},
     ),
 ]
+Hours = Annotated[
+    str,
+    Meta(
+        pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]$",
+        extra={"expected": "times of day from-to such as 22:00-06:00"},
+    ),
+]
 FilePath = Annotated[str, PATH, Meta(min_length=1)]

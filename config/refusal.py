@@ -11,12 +11,20 @@ CODES = (
 class Refusal(Exception):
     """A request that will not be served, or a job that failed: `code` from `CODES`, `field` as `params.image.path`.
 
-    retry_after_ms: when the same request may be taken, where that can be said.
+    retry_after_ms: when the same request may be taken; earliest: when it could be done (RFC 3339); where that can be said.
     """
 
-    def __init__(self, code: str, message: str, field: str | None = None, retry_after_ms: int | None = None):
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        field: str | None = None,
+        retry_after_ms: int | None = None,
+        earliest: str | None = None,
+    ):
         assert code in CODES, code
-        self.code, self.message, self.field, self.retry_after_ms = code, message, field, retry_after_ms
+        self.code, self.message, self.field = code, message, field
+        self.retry_after_ms, self.earliest = retry_after_ms, earliest
         super().__init__(f"{code}: {field + ': ' if field else ''}{message}")
 
     def as_error(self) -> dict[str, str | int]:
@@ -26,4 +34,6 @@ class Refusal(Exception):
             error["field"] = self.field
         if self.retry_after_ms is not None:
             error["retry_after_ms"] = self.retry_after_ms
+        if self.earliest is not None:
+            error["earliest"] = self.earliest
         return error

@@ -42,5 +42,7 @@ def _as_read(value: Any) -> None:
             value |= {"type": ["string", "number"], "minimum": 0}
         if value.get("type") == "object" and not value.get("required"):
             value["type"] = ["object", "null"]
+        if isinstance(value.get("default"), tuple):
+            value["default"] = list(value["default"])
     for below in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         _as_read(below)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from .fields import DOT_PATH, FilePath, JobId, Port, Protocol, TopicFilter, TopicLevel, TopicName, Word
+from .fields import DOT_PATH, FilePath, Hours, JobId, Port, Protocol, TopicFilter, TopicLevel, TopicName, Word
 from .typed import Bad, Duration
 
 
@@ -163,7 +163,9 @@ class Board:
     ] = "/sys"
     preset: Annotated[Word, Meta(description="simulated: the board that is played")] = "orin-nano"
     ambient_c: Annotated[float, Meta(ge=-40, le=90, description="simulated: temperature of the air around it")] = 25.0
-    speedup: Annotated[float, Meta(ge=1, le=1000, description="simulated: its seconds per second")] = 1.0
+    speedup: Annotated[
+        float, Meta(ge=1, le=1000, description="for trials, of a board that is not real: its seconds per second")
+    ] = 1.0
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,59 @@ class Queue:
         Duration | None,
         Meta(description="a job whose Response Topic nobody has read for this long is cancelled (MQTT 5); null: never"),
     ] = None
+
+
+@dataclass(frozen=True)
+class Signal:
+    """A price, a battery or a grid signal of the plant, and when bulk work waits for it."""
+
+    topic: TopicName
+    field: Annotated[
+        str | None, Meta(description="field path of the value in a JSON payload; absent: the payload is the number")
+    ] = None
+    above: Annotated[float | None, Meta(description="bulk work waits while the value is above this")] = None
+    below: Annotated[float | None, Meta(description="bulk work waits while the value is below this")] = None
+
+    def __post_init__(self) -> None:
+        if (self.above is None) == (self.below is None):
+            raise Bad("above", "give one of 'above' (a price) and 'below' (a battery)")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the work may cost in heat and energy. Bulk work is every job without a deadline."""
+
+    governor: Annotated[
+        Literal["on", "off"],
+        Meta(description="on: chooses operating point, clock and pace; off: the model's first operating point at full speed"),
+    ] = "on"
+    objective: Annotated[
+        Literal["throughput", "energy"],
+        Meta(description="throughput: as fast as heat allows; energy: as few joules as the deadlines allow"),
+    ] = "throughput"
+    temperature_limit_c: Annotated[
+        Annotated[float, Meta(ge=30, le=120)] | None,
+        Meta(description="where the temperature is held, in C; null: 2 below the point at which the board slows itself down"),
+    ] = None
+    power_limit_w: Annotated[
+        Annotated[float, Meta(gt=0, le=10000)] | None,
+        Meta(description="most that the whole board may draw, in watts; null: no limit"),
+    ] = None
+    energy_budget_j_per_day: Annotated[
+        Annotated[float, Meta(gt=0)] | None,
+        Meta(
+            description="joules that the whole board may take in a day (3600 J are 1 Wh); bulk work is spread over the day and "
+            "waits when they are used up; null: no budget"
+        ),
+    ] = None
+    quiet_hours: Annotated[
+        tuple[Hours, ...], Meta(description="local times of day in which bulk work waits, such as 22:00-06:00")
+    ] = ()
+    background_kinds: Annotated[
+        tuple[Word, ...],
+        Meta(description="job kinds that run when nothing else waits, whatever their priority; bulk even with a deadline"),
+    ] = ()
+    signal: Signal | None = None
 
 
 @dataclass(frozen=True)
@@ -254,6 +309,11 @@ class Trigger:
         None
     )
     deliver: Annotated[Literal["file", "mqtt"], Meta(description="artifacts as files, or as messages as well")] = "file"
+    quality: Annotated[
+        Annotated[float, Meta(ge=0, le=1)] | None,
+        Meta(description="least quality that is acceptable, 0 to 1, as calibrate measures it; absent: as the model ships"),
+    ] = None
+    anytime: Annotated[bool, Meta(description="when its time is up, the best so far is better than nothing")] = False
     reply: Reply | None = None
 
 
@@ -299,6 +359,40 @@ class SensorGroup:
 
 
 @dataclass(frozen=True)
+class Address:
+    """A broker by host and port."""
+
+    host: Annotated[str, Meta(min_length=1, description="broker's host name or address")]
+    port: Port = 1883
+
+
+@dataclass(frozen=True)
+class Sparkplug:
+    """The Sparkplug B 3.0 edge node that this gateway is to a SCADA host. User, password, TLS and keepalive: those of mqtt."""
+
+    group: Annotated[TopicLevel, Meta(description="Sparkplug group id, one for a plant or a line")]
+    node: Annotated[TopicLevel | None, Meta(description="edge node id, unique in its group; default: gateway.id")] = None
+    primary_host: Annotated[
+        TopicLevel | None,
+        Meta(description="host id of the primary host: nothing is sent while it is offline; null: none is waited for"),
+    ] = None
+    aliases: Annotated[bool, Meta(description="data messages carry numbers in place of names; not every host follows")] = False
+    keep: Annotated[
+        int, Meta(ge=0, le=1_000_000, description="most values kept in memory for a host that is away, oldest dropped")
+    ] = 10_000
+    brokers: Annotated[
+        tuple[Address, ...] | None,
+        Meta(description="brokers of the plant, walked through while the primary host is offline; default: that of mqtt"),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.group == "STATE":
+            raise Bad("group", "expected a group other than STATE, as hosts tell their state under that name")
+        if self.brokers is not None and not 1 <= len(self.brokers) <= 16:
+            raise Bad("brokers", f"expected 1 to 16 brokers, found {len(self.brokers)}")
+
+
+@dataclass(frozen=True)
 class Config:
     """The configuration of one gateway."""
 
@@ -316,8 +410,10 @@ class Config:
     board: Board = field(default_factory=Board)
     telemetry: Telemetry = field(default_factory=Telemetry)
     queue: Queue = field(default_factory=Queue)
+    policy: Policy = field(default_factory=Policy)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
-    cameras: dict[str, Camera] = field(default_factory=dict)
+    sparkplug: Sparkplug | None = None
+    cameras: dict[TopicLevel, Camera] = field(default_factory=dict)
     triggers: dict[str, Trigger] = field(default_factory=dict)
     sensors: dict[TopicLevel, SensorGroup] = field(default_factory=dict)
 
@@ -330,6 +426,11 @@ class Config:
     def client_id(self) -> str:
         """Who we are at the broker: two gateways of one name must not take each other's connection away."""
         return self.mqtt.client_id or f"{self.gateway.id[:50]}-jobs-{_machine()}"
+
+    @property
+    def sparkplug_client_id(self) -> str:
+        """Who the Sparkplug connection is at the broker: one client id cannot be two clients."""
+        return f"{self.mqtt.client_id}-spb" if self.mqtt.client_id else f"{self.gateway.id[:50]}-spb-{_machine()}"
 
     @property
     def artifacts_dir(self) -> Path:

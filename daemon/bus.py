@@ -23,6 +23,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from ..config.tree import Mqtt
@@ -32,7 +33,7 @@ _RECEIVE_MAXIMUM = 512
 """Requests that the broker may send before we have acknowledged one (MQTT 5): a burst beyond it waits there, not in memory."""
 _MOST_AT_ONCE = 1024
 """Packets that one turn reads: what they ask for is done before more is read."""
-_NOBODY, _TAKEN_OVER = 0x10, 0x8E
+_WITH_WILL, _NOBODY, _TAKEN_OVER = 0x04, 0x10, 0x8E
 _AGAIN = (0x80, 0x83, 0x97)
 """PUBACK reasons that may pass: unspecified, implementation specific, quota exceeded (MQTT 5.0, section 3.4.2.1)."""
 
@@ -70,10 +71,14 @@ class Connected:
 
 @dataclass(frozen=True)
 class Disconnected:
-    """The connection is gone, or could not be made: why, in words. `taken_over`: another client seems to use our id."""
+    """The connection is gone, or could not be made: why, in words. `taken_over`: another client seems to use our id.
+
+    opened: it had come so far that our CONNECT packet went out, and with it the will.
+    """
 
     reason: str
     taken_over: bool = False
+    opened: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,7 @@ class Bus:
         persistent: bool = True,
     ):
         self._settings, self._client_id, self._persistent = settings, client_id, persistent
+        self.host, self.port = settings.host, settings.port
         self._subscriptions = list(subscriptions)
         self.v5 = str(settings.protocol) == "5"
         self.max_packet: int | None = None
@@ -131,7 +137,7 @@ class Bus:
         )
         self._client.suppress_exceptions = True
         if will:
-            self._client.will_set(will[0], will[1], qos=1, retain=True)
+            self.set_will(*will)
         if settings.tls.ca:
             self._client.tls_set(settings.tls.ca, settings.tls.cert, settings.tls.key, tls_version=ssl.PROTOCOL_TLS_CLIENT)
         self._client.on_pre_connect = self._on_pre_connect
@@ -142,8 +148,12 @@ class Bus:
         self._client.on_message = self._on_message
         self._client.on_publish = self._on_publish
 
-    def start(self) -> None:
-        """From now on it connects, and connects again, for ever."""
+    def set_will(self, topic: str, payload: bytes, retain: bool = True) -> None:
+        """What the broker says for us when the next connection breaks."""
+        self._client.will_set(topic, payload, qos=1, retain=retain)
+
+    def start(self, at: float | None = None) -> None:
+        """From now on (or from `at`, monotonic seconds) it connects, and connects again, for ever."""
         connect: dict[str, Any] = {}
         if self.v5:
             connect["properties"] = Properties(PacketTypes.CONNECT)
@@ -151,7 +161,7 @@ class Bus:
             connect["properties"].ReceiveMaximum = _RECEIVE_MAXIMUM
             connect["clean_start"] = not self._persistent
         self._client.connect_async(self._settings.host, self._settings.port, max(1, round(self._settings.keepalive)), **connect)
-        self._connect_at = time.monotonic()
+        self._connect_at = time.monotonic() if at is None else at
 
     def watched(self) -> tuple[Any, int] | None:
         """The file object to wait for, and for what (`selectors.EVENT_*`); None while it only waits for its time."""
@@ -226,14 +236,16 @@ class Bus:
             self._misc_at = tick + min(5.0, self._settings.keepalive / 4)
             self._client.loop_misc()  # keep-alive
 
-    def stop(self) -> None:
-        """A clean goodbye: the broker forgets the will."""
+    def stop(self, with_will: bool = False) -> None:
+        """A clean goodbye, no event tells of it: the broker forgets the will, or publishes it (only MQTT 5.0 can ask that)."""
         self._connect_at = None
         if self._connecting is None:
-            self._client.disconnect()
+            said = ReasonCode(PacketTypes.DISCONNECT, identifier=_WITH_WILL) if with_will and self.v5 else None
+            self._client.disconnect(said)
             until = time.monotonic() + 1.0
             while self._client.want_write() and (left := until - time.monotonic()) > 0:
                 self.wait(left)
+        self._events.clear()
 
     @property
     def connected(self) -> bool:
@@ -353,7 +365,7 @@ class Bus:
         reason, self._refusal = self._refusal or f"connection to the broker lost: {code}", None
         if loss.taken_over:
             reason += f"; it seems that another client uses our id '{self._client_id}': give each gateway its own gateway.id"
-        self._events.append(Disconnected(reason, loss.taken_over))
+        self._events.append(Disconnected(reason, loss.taken_over, opened=True))
 
     def _wait_for(self, longest: float) -> None:
         """Full jitter, so that two hundred gateways do not come back in the same second after a broker's restart."""

@@ -18,8 +18,9 @@ from typing import Literal
 from ..config import typed
 from ..config.tree import Config
 from ..engines.bundle import Bundle, Manifest
-from .board.board import find_board
+from .board.clocks import cpu_clocks
 from .core.frontier import Point, Quality, Speed
+from .durable import write_json
 
 _RUNTIMES = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu")}
 """Backend -> the distributions that bring it, where their names differ."""
@@ -38,6 +39,10 @@ class Fingerprint:
     backend: str
     runtime: str
     model_sha256: str
+    clock_mhz: int
+    """The top clock of the processor, as it is built; 0 where it does not say."""
+    mode: str | None
+    """The board's power mode, which caps clocks and cores; None where it has none."""
 
     def differences(self, here: Fingerprint) -> str:
         """In words what is another here; empty where all is the same."""
@@ -58,20 +63,22 @@ class Method:
 class Calibration:
     """What was measured so far, and the frontier of it. complete: nothing is left to measure."""
 
-    format: Literal[1]
+    format: Literal[2]
     model: str
     version: str
     fingerprint: Fingerprint
     method: Method
+    idle_w: float
+    """What the board draws at rest, by the same meter."""
     complete: bool
     qualities: tuple[Quality, ...]
     speeds: tuple[Speed, ...]
     frontier: tuple[Point, ...]
 
     @classmethod
-    def empty(cls, manifest: Manifest, here: Fingerprint, method: Method) -> Calibration:
+    def empty(cls, manifest: Manifest, here: Fingerprint, method: Method, idle_w: float) -> Calibration:
         """Nothing measured yet."""
-        return cls(1, manifest.name, manifest.version, here, method, False, (), (), ())
+        return cls(2, manifest.name, manifest.version, here, method, idle_w, False, (), (), ())
 
     def plus(self, measured: Quality | Speed) -> Calibration:
         """With one more figure; the frontier is not made anew."""
@@ -85,17 +92,19 @@ def path_of(config: Config, bundle: Bundle) -> Path:
     return Path(config.state_dir) / "calibration" / f"{bundle.manifest.name}-{bundle.manifest.version}.json"
 
 
-def fingerprint(config: Config, bundle: Bundle) -> Fingerprint:
-    """Of this machine, as it is now."""
+def fingerprint(config: Config, bundle: Bundle, board: str, mode: str | None) -> Fingerprint:
+    """Of this machine as it is now. board: its name; mode: the power mode that it is in."""
     backend = config.engine.backend
     return Fingerprint(
-        board=find_board(config.board).traits.name,
+        board=board,
         arch=platform.machine(),
         cores=os.cpu_count() or 1,
         memory_mb=_memory_mb(),
         backend=f"{backend} on {config.engine.provider}",
         runtime=runtime(backend),
         model_sha256=bundle.sha256,
+        clock_mhz=_clock_mhz(Path(config.board.sysfs_root)),
+        mode=mode,
     )
 
 
@@ -116,19 +125,12 @@ def load(path: Path, here: Fingerprint) -> tuple[Calibration | None, str | None]
 
 def store(path: Path, calibration: Calibration) -> None:
     """Durable and whole, or what was there before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    with part.open("w", encoding="utf-8") as f:
-        json.dump(asdict(calibration), f, indent=1)
-        f.write("\n")
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(part, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    write_json(path, asdict(calibration))
+
+
+def _clock_mhz(sysfs: Path) -> int:
+    """The processor's own limit: what somebody has capped it to may be another tomorrow."""
+    return max((round(clock.top / 1000) for clock in cpu_clocks(sysfs)), default=0)
 
 
 def _memory_mb() -> int:

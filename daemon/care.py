@@ -12,6 +12,7 @@ from collections.abc import Callable
 from ..config.tree import Engine
 from .core import health
 from .desk import Desk
+from .governor import GovernorLoop
 from .link import Link, Nursery
 
 log = logging.getLogger(__name__)
@@ -23,7 +24,16 @@ _REPROBE_S = (2.0, 60.0)
 class Care:
     """Used by one thread. `tick` is monotonic seconds; `renew(reason)` parks the worker and starts a new one."""
 
-    def __init__(self, engine: Engine, worker: Link, nursery: Nursery, desk: Desk, renew: Callable[[str], None]):
+    def __init__(
+        self,
+        engine: Engine,
+        worker: Link,
+        nursery: Nursery,
+        desk: Desk,
+        renew: Callable[[str], None],
+        governor: GovernorLoop,
+    ):
+        self._governor = governor
         self._engine, self._worker, self._nursery, self._desk, self._renew = engine, worker, nursery, desk, renew
         limit = engine.memory_limit_mb
         self._limit_mb = float(limit) if isinstance(limit, int) else _machine_mb() / 2
@@ -64,7 +74,7 @@ class Care:
         state = self.state()
         if state == "busy":
             self._used_at = tick
-        elif self.unloaded and self._desk.next(now) is not None:
+        elif self.unloaded and (self._desk.next(now) is not None or self._governor.wants_worker(now)):
             self._worker.restart_at = tick
         elif state == "idle":
             self._look_at_idle(tick)

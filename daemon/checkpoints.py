@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from ..engines.denoise import Checkpoint
+from .points import BoardPoint, pin
 
 _FIRST_GUESS_S = 0.02
 """What a write costs before one has been timed."""
@@ -28,11 +29,15 @@ def interval(write_s: float, size: int, budget_per_day: float, uptime_s: float) 
 
 
 class Checkpoints:
-    """One job's folder. `count` and `current` are what an earlier run of the very same job left, else 0 and None."""
+    """One job's folder. `count` and `current` are what an earlier run of the very same job left, else 0 and None.
 
-    def __init__(self, folder: Path, identity: Any, budget_per_day: float, uptime_s: float):
+    From its first checkpoint on the job is held to `point`.
+    """
+
+    def __init__(self, folder: Path, identity: Any, budget_per_day: float, uptime_s: float, point: BoardPoint | None = None):
         self._folder, self._budget, self._uptime = folder, budget_per_day, uptime_s
         self._name = hashlib.sha256(msgspec.json.encode(identity, order="deterministic")).hexdigest()[:16]
+        self._point = point
         self._write_s, self._size = _FIRST_GUESS_S, 0
         self._last = time.monotonic()
         self.written = 0
@@ -60,6 +65,9 @@ class Checkpoints:
         began, size = time.monotonic(), 0
         self._last = began  # a write that fails is not tried again at once
         self._folder.mkdir(parents=True, exist_ok=True)
+        if self._point is not None:  # first, as a checkpoint is of no use at another point
+            pin(self._folder, self._point)
+            self._point = None
         while fresh:
             size += self._write(f"result-{self.count}", {"x": fresh[0]})
             fresh.pop(0)

@@ -33,7 +33,7 @@ class Clock:
     """Goes on from `last`, the mark that an earlier daemon left, or begins anew."""
 
     def __init__(self, last: Mark | None = None):
-        self._boot_id = _boot_id()
+        self._boot_id = boot_id()
         boottime, wall = _boottime(), time.time()
         if last is None:
             self._offset = wall - boottime
@@ -73,7 +73,8 @@ def _boottime() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def _boot_id() -> str:
+def boot_id() -> str:
+    """Another one after each boot of the machine; empty where the kernel does not say."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

@@ -10,9 +10,9 @@ import logging
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -21,20 +21,34 @@ from ..config.tree import Config, Reply
 from .artifacts import date_folder
 from .clock import synchronised
 from .core import reply
+from .core.bulk import is_bulk
 from .core.dispatch import Waiting
 from .core.job import Entry, Job, folder_name, job_of
 from .disk import Disk
+from .frames import Frames
 from .link import Link
 from .outbox import Outbox
+from .points import BoardPoint
+from .results import JSON, Results, topic
 from .spool import Outgoing, Spool, SpoolError
 
 log = logging.getLogger(__name__)
 
-JSON = "application/json"
 _PROGRESS_PERIOD = 0.2
 """Seconds between two progress events of one job; state changes are always said."""
 _DISK_AGAIN_S = 5.0
-_STORE_AGAIN_S = 0.5
+_LOOKED_AT = 64
+"""Waiting jobs that are looked through for those that come next."""
+
+
+class Steward(Protocol):
+    """Who says what a job may cost: the governor."""
+
+    def choose(self, entry: Entry, now: float) -> BoardPoint | None:
+        """The operating point for a job that starts now; None where its model is not there."""
+
+    def ended(self, entry: Entry, state: str, facts: Mapping[str, Any], now: float) -> dict[str, Any]:
+        """What the result says of its energy."""
 
 
 class Desk:
@@ -50,8 +64,10 @@ class Desk:
         disk: Disk,
     ):
         self.config, self._disk = config, disk
-        self._spool, self._worker, self._cameras = spool, worker, cameras
+        self._spool, self._worker = spool, worker
         self.outbox = outbox
+        self.results = Results(config.base, spool, outbox, self._tidy)
+        self.frames = Frames(cameras, Path(config.state_dir) / "frames")
         self.entries: dict[str, Entry] = {}
         self.waiting = Waiting(self.entries)
         self.stack: list[Entry] = []
@@ -64,8 +80,9 @@ class Desk:
         self.checkpoint_bytes = 0
         self.mean_run_ms = 1000
         """What a job takes, as a moving average."""
-        self._store_at = 0.0
-        self._unstored: list[tuple[str, str, dict[str, Any], list[Outgoing]]] = []
+        self.steward: Steward | None = None
+        self._held_back: str | None = None
+        """Why bulk jobs do not start now."""
         self._ephemeral: dict[str, Callable[[dict[str, Any] | None], None]] = {}
 
     def recover(self, now: float) -> None:
@@ -75,20 +92,11 @@ class Desk:
             if state == "held":
                 entry.held = True
                 entry.move("paused", "operator")
-        for job_id in self._spool.unreadable:
-            self._lost(job_id)
-        for job_id in self._spool.untold:
-            known = self._spool.find(job_id)
-            if known and known.result:
-                told = self._result_message(job_id, msgspec.json.encode(known.result))
-                self._unstored.append((job_id, known.digest, known.result, [told]))
-        self.store(now)
+        self.results.recover(now)
         for folder in self._work_folder.glob("*"):
             if job_of(folder.name) not in self.entries:
                 shutil.rmtree(folder, ignore_errors=True)
-        for frame in self._frame_path("").parent.glob("*"):
-            if frame.stem not in self.entries:
-                frame.unlink(missing_ok=True)
+        self.frames.sweep(self.entries)
         self.drop_cameras(now)
         if self.entries:
             log.info("%d accepted jobs taken up again", len(self.entries))
@@ -102,42 +110,15 @@ class Desk:
     def enter(self, job: Job, now: float) -> None:
         """A job that is stored begins its life."""
         self.counts["accepted"] += 1
-        self._say(self._enter(Entry(job)), now)
+        entry = self._enter(Entry(job))
+        entry.reason = self._held_back if is_bulk(job) else None
+        self._say(entry, now)
 
     def digest(self, job_id: str) -> str | None:
         """The digest of what was asked under this id, however long it is over; None where the id is new."""
         if job_id in self.entries:
             return self.entries[job_id].job.digest
-        waiting = next((digest for name, digest, *_ in self._unstored if name == job_id), None)
-        known = self._spool.find(job_id) if waiting is None else None
-        return known.digest if known else waiting
-
-    def answer(self, job_id: str, asker: tuple[str | None, bytes | None], plc: Reply | None, now: float) -> None:
-        """Tells the result of a job that is over, once more. One that is not stored yet is told when it is: it may change."""
-        waiting = next((messages for name, _, _, messages in self._unstored if name == job_id), None)
-        if waiting is not None:
-            if asker[0]:
-                result = next(m for m in waiting if m.topic == self.topic(job_id, "result"))
-                waiting.append(replace(result, topic=asker[0], correlation=asker[1]))
-            return
-        known = self._spool.find(job_id)
-        if known is None or known.result is None:  # a row that the disk has kept no more than the name of
-            self._lost(job_id)
-            self.store(now)
-            return
-        payload = msgspec.json.encode(known.result)
-        self.outbox.say("event", Outgoing(asker[0] or self.topic(job_id, "result"), payload, None, asker[1], JSON))
-        if plc:
-            self.outbox.say("event", Outgoing(plc.topic, msgspec.json.encode(reply.plc(known.result, plc.form))))
-
-    def _lost(self, job_id: str) -> None:
-        """The final reply to an accepted job whose request cannot be read any more."""
-        error = Refusal("storage", "the stored request was damaged; send it again under another id")
-        final = reply.refused(job_id, "", error, self.wall())
-        self._unstored.append((job_id, "", final, [self._result_message(job_id, msgspec.json.encode(final))]))
-
-    def _result_message(self, job_id: str, payload: bytes) -> Outgoing:
-        return Outgoing(self.topic(job_id, "result"), payload, content_type=JSON, job=job_id)
+        return self.results.digest(job_id)
 
     def say_again(self, job_id: str, asker: tuple[str | None, bytes | None], now: float) -> bool:
         """Tells the state of a job that is not over, from now on to this asker as well; False where it is over."""
@@ -185,19 +166,9 @@ class Desk:
 
     def _enter(self, entry: Entry) -> Entry:
         self.entries[entry.job.id] = entry
-        if entry.job.camera is not None:
-            frame = self._frame_path(entry.job.id)
-            if frame.exists():
-                entry.frame = str(frame)
-            else:
-                self._want_frame(entry)
+        self.frames.enter(entry)
         self.waiting.enter(entry)
         return entry
-
-    def _want_frame(self, entry: Entry) -> None:
-        entry.waits_for_frame = True
-        to = str(self._frame_path(entry.job.id))
-        self._cameras.send({"type": "grab", "id": entry.job.id, "camera": entry.job.camera, "to": to})
 
     def drop_cameras(self, now: float) -> None:
         """Jobs that want a frame of a camera which the config has no more are told so."""
@@ -205,23 +176,16 @@ class Desk:
             error = Refusal("input", f"no camera '{entry.job.camera}' in the config any more", "params.image.camera")
             self._finish(entry, "failed", {}, now, error)
 
-    def ask_again_for_frames(self) -> None:
-        """The camera process is a new one: what the old one still owed is asked for again."""
-        for entry in self.entries.values():
-            if entry.waits_for_frame:
-                self._want_frame(entry)
-
     def from_cameras(self, message: Mapping[str, Any], now: float) -> None:
         """A frame for a job, or why there is none."""
         entry = self.entries.get(message.get("id", ""))
         if entry is None or not entry.waits_for_frame:
             return
-        entry.waits_for_frame = False
-        if message["type"] == "frame":
-            entry.frame = message["path"]
+        why = self.frames.take(entry, message)
+        if why is None:
             self.waiting.wait(entry)
         else:
-            self._finish(entry, "failed", {}, now, Refusal("input", message["message"], "params.image.camera"))
+            self._finish(entry, "failed", {}, now, Refusal("input", why, "params.image.camera"))
 
     # ---- life of a job --------------------------------------------------------------------------------------------
 
@@ -244,11 +208,56 @@ class Desk:
         best = self.waiting.choose(self.stack, now)
         return None if best is not None and self._disk.full and best.job.durable else best
 
+    def first_waiting(self, now: float) -> Entry | None:
+        """The most urgent job that could start now if nothing was running."""
+        return self.waiting.choose((), now)
+
+    def live(self) -> list[Entry]:
+        """Windows of live groups that wait or run."""
+        return [self.entries[job_id] for job_id in self._ephemeral]
+
+    def coming(self, now: float, within_s: float, bulk_comes: bool) -> list[Entry]:
+        """The first jobs that will be able to start within so many seconds and cannot yet."""
+        found = []
+        for _, entry in zip(range(_LOOKED_AT), self.entries.values()):
+            later = entry.waits_for_frame or now < entry.not_before <= now + within_s
+            if not entry.held and (later or (bulk_comes and is_bulk(entry.job))):
+                found.append(entry)
+        return found
+
+    def hold(self, why: str | None, in_hand: bool, now: float) -> None:
+        """Bulk jobs do not start while there is a reason. One that runs stays in the worker's hand (`in_hand`: it is paused
+        there by its pace, for heat), or is laid aside."""
+        before, self._held_back = self._held_back, why
+        if self.waiting.hold_bulk(why is not None):
+            for entry in self.entries.values():
+                if entry.state == "accepted" and is_bulk(entry.job):
+                    entry.reason = why
+                    if why:
+                        self._say(entry, now)
+                        break
+        for entry in self.stack[-1:]:
+            if why is None or not in_hand:
+                if entry.state == "paused" and entry.reason == "thermal":
+                    self._move(entry, "running", now)
+                if why is not None and is_bulk(entry.job) and entry.yields is None and not entry.cancelled:
+                    entry.yields = why
+                    self._worker.send({"type": "pause", "id": entry.job.id})
+            elif entry.state == "running" and entry.job.durable:
+                if entry.job.anytime:
+                    self._worker.send({"type": "hurry", "id": entry.job.id})
+                else:
+                    self._move(entry, "paused", now, "thermal")
+        if before != why:
+            log.info("bulk jobs %s", f"wait: {why}" if why else "go on")
+
     def dispatch(self, now: float) -> None:
         """Hands the worker what it should do now, and ends what is overdue or not wanted any more."""
         for entry, why in self.waiting.overdue(now):
             if entry not in self.stack:
                 self._finish(entry, "expired", {}, now, Refusal("deadline", why))
+            elif entry.job.anytime:
+                self._worker.send({"type": "hurry", "id": entry.job.id})
             elif not entry.cancelled:
                 entry.cancelled = True
                 self._worker.send({"type": "cancel", "id": entry.job.id})
@@ -256,24 +265,37 @@ class Desk:
             for job_id in [job_id for job_id, since in self.outbox.deaf.items() if now - since >= patience]:
                 self.cancel(job_id, now, f"nobody has read its Response Topic for {patience:g} s")
         while self._worker.ready and (best := self.next(now)) is not None:
-            if self.stack:
-                self._move(self.stack[-1], "paused", now, "preempted")
-            self.stack.append(best)
-            job, best.heard_at = best.job, None
-            if job.start_by is not None and job.durable:
-                self._mark(job.id, "started")
-            self._move(best, "running", now)
-            self._worker.send(
-                {
-                    "type": "run",
-                    "id": job.id,
-                    "kind": job.kind,
-                    "params": job.params,
-                    "seed": job.seed,
-                    "frame": best.frame,
-                    "durable": job.durable,
-                }
-            )
+            for below in self.stack[-1:]:
+                if below.state == "paused":  # for heat
+                    below.reason = "preempted"
+                    self._say(below, now)
+                else:
+                    self._move(below, "paused", now, "preempted")
+            self._start(best, now)
+
+    def _start(self, entry: Entry, now: float) -> None:
+        job, entry.heard_at, entry.rested_s = entry.job, None, 0.0
+        entry.point = self.steward.choose(entry, now) if self.steward else None
+        self.stack.append(entry)
+        if job.start_by is not None and job.durable:
+            self._mark(job.id, "started")
+        self._move(entry, "running", now)
+        self._worker.send(
+            {
+                "type": "run",
+                "id": job.id,
+                "kind": job.kind,
+                "params": job.params,
+                "seed": job.seed,
+                "frame": entry.frame,
+                "durable": job.durable,
+                "point": entry.point and asdict(entry.point),
+                "items": job.items,
+                "paced": job.durable,
+                "anytime": job.anytime,
+                "finish_in_s": None if job.deadline_at is None else job.deadline_at - now,
+            }
+        )
 
     def from_worker(self, message: Mapping[str, Any], now: float) -> None:
         """Progress of a job, or what became of it."""
@@ -289,7 +311,8 @@ class Desk:
             self.stack[-1].heard_at = None
             self._move(self.stack[-1], "running", now)
         if message["type"] in ("parked", "cancelled"):
-            self._laid_aside(entry, now, message)
+            self._laid_aside(entry, now, message, entry.yields)
+            entry.yields = None
         elif message["type"] == "done":
             entry.item = entry.job.items
             self.faults.pop(message["about"], None)
@@ -300,8 +323,9 @@ class Desk:
 
     def _step(self, entry: Entry, message: Mapping[str, Any], now: float) -> None:
         if entry.heard_at is not None and entry is self.stack[-1]:
-            self.longest_step = max(self.longest_step, now - entry.heard_at)
-        entry.heard_at = now
+            took, rested = now - entry.heard_at, message["rested_s"] - entry.rested_s
+            self.longest_step = max(self.longest_step, took - rested)
+        entry.heard_at, entry.rested_s = now, message["rested_s"]
         entry.step, entry.steps, entry.item = message["step"], message["steps"], message["item"]
         if entry.state == "running" and now - entry.told_at >= _PROGRESS_PERIOD:
             self._say(entry, now, progress=True)
@@ -363,6 +387,8 @@ class Desk:
     def _finish(self, entry: Entry, state: str, facts: Mapping[str, Any], now: float, error: Refusal | None = None) -> None:
         """The one final reply: stored with its messages in one transaction, and sent from there."""
         job = entry.job
+        if self.steward:
+            facts = {**facts, **self.steward.ended(entry, state, facts, now)}
         entry.move(state)
         del self.entries[job.id]
         self.outbox.forget(job.id)
@@ -373,7 +399,7 @@ class Desk:
         self.counts[state] += 1
         final = reply.result(entry, state, self.wall(), now - job.received_at, facts, error, synchronised())
         payload = msgspec.json.encode(final)
-        messages = [self._result_message(job.id, payload)]
+        messages = [self.results.message(job.id, payload)]
         if job.response_topic:
             messages.append(Outgoing(job.response_topic, payload, None, job.correlation, JSON, job.id))
         if job.deliver == "mqtt":
@@ -383,38 +409,18 @@ class Desk:
             ]
         if plc := self.trigger_reply(job.source):
             messages.append(Outgoing(plc.topic, msgspec.json.encode(reply.plc(final, plc.form)), job=job.id))
-        self._unstored.append((job.id, job.digest, final, messages))
-        self.store(now)
-
-    def store(self, now: float) -> None:
-        """Stores the results that are not stored yet; where the disk does not take them they are kept, and tried again."""
-        if now < self._store_at:
-            return
-        try:
-            while self._unstored:
-                job_id, _, final, messages = self._unstored[0]
-                self._spool.finish(job_id, final, messages, now)
-                self._unstored.pop(0)
-                self._tidy(job_id, now)
-                self.outbox.wake()
-        except SpoolError as e:
-            self._store_at = now + _STORE_AGAIN_S
-            log.error("%s; %d results wait for it", e, len(self._unstored))
+        self.results.keep(job.id, job.digest, final, messages, now)
 
     def _tidy(self, job_id: str, now: float) -> None:
         """What a job needed and its readers do not. A disk that does not let go of it is no fault of the job."""
         name = folder_name(job_id)
         try:
             date_folder(self.config.artifacts_dir / name, now)
-            self._frame_path(job_id).unlink(missing_ok=True)
+            self.frames.drop(job_id)
         except OSError as e:
             log.warning("job %s: %s", job_id, e)
         shutil.rmtree(self._work_folder / name, ignore_errors=True)
         shutil.rmtree(self.config.artifacts_dir / f".{name}.part", ignore_errors=True)
-
-    def unstored(self) -> set[str]:
-        """Jobs whose results are not stored yet."""
-        return {job_id for job_id, *_ in self._unstored}
 
     def _mark(self, job_id: str, state: str) -> None:
         try:
@@ -438,7 +444,7 @@ class Desk:
 
     def topic(self, job_id: str, what: str) -> str:
         """One of the job's own topics."""
-        return f"{self.config.base}/jobs/{job_id}/{what}"
+        return topic(self.config.base, job_id, what)
 
     def trigger_reply(self, source: str) -> Reply | None:
         """Where the trigger that made a job wants a short reply."""
@@ -452,6 +458,3 @@ class Desk:
     @property
     def _work_folder(self) -> Path:
         return Path(self.config.state_dir) / "work"
-
-    def _frame_path(self, job_id: str) -> Path:
-        return Path(self.config.state_dir) / "frames" / f"{job_id}.png"

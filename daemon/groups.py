@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,8 +15,9 @@ from .core import triggers
 from .core.gaps import Group, Repair, Sample
 from .core.intake import decode
 from .core.job import Job
-from .desk import JSON, Desk
+from .desk import Desk
 from .outbox import Outbox
+from .results import JSON
 from .spool import Outgoing
 
 _KIND = "sensor-imputation"
@@ -27,10 +28,15 @@ _LARGEST = 65536
 
 
 class Groups:
-    """Every configured group. `wall` is the wall clock in seconds: that is what plants put on their measurements."""
+    """Every configured group. `wall` is the wall clock in seconds: that is what plants put on their measurements.
 
-    def __init__(self, config: Config, outbox: Outbox, desk: Desk, wall: float):
-        self._base, self._outbox, self._desk = config.base, outbox, desk
+    told: who else gets each sample, with the name of its group.
+    """
+
+    def __init__(
+        self, config: Config, outbox: Outbox, desk: Desk, wall: float, told: Sequence[Callable[[str, Sample], None]] = ()
+    ):
+        self._base, self._outbox, self._desk, self._told = config.base, outbox, desk, told
         self._groups = {name: Group(name, group, wall) for name, group in config.sensors.items()}
         self._pending: dict[str, str] = {}
         self._by_topic: dict[str, list[tuple[Group, str, Tag]]] = {}
@@ -96,6 +102,7 @@ class Groups:
             items=0,
             received_at=now,
             priority=_PRIORITY,
+            wanted_at=now + config.max_latency / 2,
             durable=False,
         )
         self._pending[group.name] = job_id
@@ -111,8 +118,20 @@ class Groups:
 
     def _publish(self, group: str, samples: list[Sample]) -> None:
         for sample in samples:
+            for tell in self._told:
+                tell(group, sample)
             topic = f"{self._base}/sensors/{group}/{sample.tag}"
             self._outbox.say("sample", Outgoing(topic, msgspec.json.encode(sample.message()), content_type=JSON))
+
+
+def measured(payload: bytes, field: str | None) -> float | None:
+    """The number in a plant's message; None where it holds none."""
+    try:
+        body = decode(payload, _LARGEST)
+        value = triggers.at(body, field) if field else body
+    except (Refusal, KeyError):
+        return None
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def _read(payload: bytes, settings: Tag) -> tuple[Any, float | None]:

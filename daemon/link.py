@@ -31,6 +31,25 @@ class Watched(Protocol):
         """The file object to wait for and for what (`selectors.EVENT_*`), while there is one."""
 
 
+def watch(selector: selectors.BaseSelector, wanted: Sequence[Watched], watched: dict[Watched, tuple[Any, int]]) -> None:
+    """Registers the line of each as it is now: for reading always, for writing while something is unsent."""
+    for child in list(watched):
+        now = child.watched() if child in wanted else None
+        if now is None or now[0] is not watched[child][0]:
+            with contextlib.suppress(KeyError, ValueError):
+                selector.unregister(watched[child][0])
+            del watched[child]
+    for child in wanted:
+        now = child.watched()
+        if now is None:
+            continue
+        if child not in watched:
+            selector.register(*now)
+        elif watched[child][1] != now[1]:
+            selector.modify(*now)
+        watched[child] = now
+
+
 class Nursery:
     """The zygote. Children outlive its death; the next one forks the next children. Used by one thread."""
 

@@ -10,8 +10,8 @@ import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ import numpy as np
 
 from ..config import typed
 from ..config.tree import Config
-from ..engines.bundle import Bundle, OperatingPoint
+from ..engines.bundle import Bundle, BundleError, OperatingPoint
+from ..engines.denoise import Checkpoint
 from ..engines.engine import Engine, EngineRunError, open_engine
+from ..engines.samplers import sampler
 from ..engines.schedules import schedule
 from ..plugins.kind import JobKind, Problem, Site, Task
 from ..plugins.play import drive, solve, trajectory, walk
@@ -57,11 +59,16 @@ class Measurer:
         self._threads = 0
         self._problem: Problem | None = None
         bundle.verify()
-        self.points = bundle.manifest.operating_points
+        self._shipped = bundle.manifest.operating_points
+        self.points = tuple(p for p in self._shipped if p.steps)
+        if not self.points:
+            raise BundleError(f"{bundle.folder}: no operating point denoises, so there is nothing to measure")
         self.steps, self.batches = steps_to_try(self.points), batches_to_try(self.points)
         self.threads = threads_to_try(config)
         fp32 = next((p for p in self.points if p.variant == "fp32"), self.points[0])
-        self._fine = OperatingPoint(fp32.variant, fp32.sampler, REFERENCE_STEPS, self.batches[-1])
+        self.ways = sorted({self.way_of(p) for p in self.points})
+        """The place of the first shipped operating point of each way: see `core/frontier.py`."""
+        self._fine = replace(fp32, steps=REFERENCE_STEPS, batch=self.batches[-1])
         self._reference: Played | None = None
         self.method = Method(
             time="wall time of a step, the lowest tenth of several; a sample is one row of the network's batch",
@@ -74,6 +81,12 @@ class Measurer:
         """Gives the networks back."""
         while self._engines:
             self._engines.popitem()[1].close()
+
+    def way_of(self, point: OperatingPoint) -> int:
+        """The place of the first shipped point that is run the same way; -1 where none is."""
+        way = replace(point, steps=1, batch=1, quality={})
+        ways = ((i, replace(p, steps=1, batch=1, quality={})) for i, p in enumerate(self._shipped) if p.steps)
+        return next((i for i, found in ways if found == way), -1)
 
     def play(self, point: OperatingPoint) -> Played:
         """The kind's self-test at this operating point, on as many threads as jobs here have."""
@@ -103,40 +116,53 @@ class Measurer:
             total_s = time.perf_counter() - began
         return Played(tuple(results), sum(map(len, results)), total_s, loop_s)
 
-    def quality(self, variant: str, sampler: str, steps: int) -> Quality:
+    def idle_w(self) -> float:
+        """What the board draws while nothing is done here."""
+        self._meter.start()
+        time.sleep(_SENSED_SECONDS if self._meter.measured else 0.01)
+        return round(self._meter.stop(), 3)
+
+    def quality(self, shipped: int, steps: int) -> Quality:
         """How far from the reference so many steps end, at the largest batch."""
         if self._reference is None:
             self._reference = self.play(self._fine)
-        played = self.play(OperatingPoint(variant, sampler, steps, self._fine.batch))
+        way = self._shipped[shipped]
+        played = self.play(replace(way, steps=steps, batch=self._fine.batch))
         far = distance(played, self._reference)
         if not np.isfinite(far):
-            raise EngineRunError(f"{variant} with {sampler}, {steps} steps, gives numbers that are not finite here")
+            raise EngineRunError(f"{way.variant} with {way.sampler}, {steps} steps, gives numbers that are not finite here")
         rest_ms = max(played.total_s - played.loop_s, 0.0) / played.rows * 1e3
-        return Quality(variant, sampler, steps, round(far, 6), round(rest_ms, 4))
+        return Quality(way.variant, way.sampler, steps, round(far, 6), round(rest_ms, 4), shipped)
 
-    def speed(self, variant: str, sampler: str, batch: int, threads: int) -> Speed:
+    def speed(self, shipped: int, batch: int, threads: int) -> Speed:
         """Steps of the first problem of the self-test, cut or repeated to the batch."""
         if self._problem is None:
             self.play(self._fine)
         assert self._problem is not None
-        engine = self._network(variant, "denoiser", threads)
+        way = self._shipped[shipped]
+        engine = self._network(way.variant, "denoiser", threads)
         problem, manifest = _with_rows(self._problem, batch), self._bundle.manifest
         sigmas = schedule(manifest.schedule, _STEPS, **manifest.schedule_args)
-        solve(walk(problem, engine, sigmas[-3:], sampler, manifest.prediction, _SEED))  # the first calls allocate
+        method = sampler(way.sampler, **way.sampler_args)
+
+        def checkpoints(sigmas: Sequence[float]) -> Iterator[Checkpoint]:
+            return walk(problem, engine, sigmas, method, manifest.prediction, _SEED, guidance=way.guidance)
+
+        solve(checkpoints(sigmas[-3:]))  # the first calls allocate
         took: list[float] = []
         self._meter.start()
         until = time.perf_counter() + (_SENSED_SECONDS if self._meter.measured else _SECONDS)
         while len(took) < _STEPS or time.perf_counter() < until:
-            checkpoints = walk(problem, engine, sigmas, sampler, manifest.prediction, _SEED)
-            next(checkpoints)
+            walking = checkpoints(sigmas)
+            next(walking)
             began = time.perf_counter()
-            for _ in checkpoints:
+            for _ in walking:
                 now = time.perf_counter()
                 took.append(now - began)
                 began = now
         power_w = self._meter.stop()
         step_ms = float(np.quantile(took, 0.1)) * 1e3
-        return Speed(variant, sampler, batch, threads, round(step_ms, 4), round(power_w, 3))
+        return Speed(way.variant, way.sampler, batch, threads, round(step_ms, 4), round(power_w, 3), shipped)
 
     def _network(self, variant: str, name: str, threads: int) -> Engine:
         if threads != self._threads:
@@ -199,4 +225,5 @@ def threads_to_try(config: Config) -> list[int]:
 def _with_rows(problem: Problem, rows: int) -> Problem:
     take = np.arange(rows) % len(problem.x)
     items = tuple(problem.items[i] for i in take)
-    return Problem(problem.x[take], {name: values[take] for name, values in problem.cond.items()}, items)
+    without = None if problem.without is None else {name: values[take] for name, values in problem.without.items()}
+    return Problem(problem.x[take], {name: values[take] for name, values in problem.cond.items()}, items, without)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from ..config.tree import Config
 from ..engines.bundle import SHIPPED, Bundle, find_bundles
@@ -39,4 +40,5 @@ def site_of(config: Config, models: dict[str, tuple[Bundle, ...]]) -> Site:
         cameras=frozenset(config.cameras),
         models=models,
         max_pixels=round(config.inputs.max_megapixels * 1e6),
+        calibrations=Path(config.state_dir) / "sensors",
     )

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import secrets
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -22,14 +23,18 @@ from .bus import Bus, Message
 from .core import reply, triggers
 from .core.intake import Envelope, decode, read_request, usable_id
 from .core.job import Job, digest
-from .desk import JSON, Desk
+from .desk import Desk
 from .disk import Disk
+from .governor import GovernorLoop
+from .results import JSON
 from .spool import Outgoing, SpoolError
 
 log = logging.getLogger(__name__)
 
 _Asker = tuple[str | None, bytes | None]
 """Response Topic and Correlation Data of a request."""
+_BACKGROUND = -1
+"""The priority of kinds that run when nothing else waits."""
 _ORDERS = ("cancel", "pause", "resume")
 
 
@@ -37,10 +42,19 @@ class Reception:
     """Used by one thread; `now` is gateway time."""
 
     def __init__(
-        self, config: Config, bus: Bus, desk: Desk, kinds: Mapping[str, JobKind], site: Site, disk: Disk, builds: Builds
+        self,
+        config: Config,
+        bus: Bus,
+        desk: Desk,
+        kinds: Mapping[str, JobKind],
+        site: Site,
+        disk: Disk,
+        builds: Builds,
+        governor: GovernorLoop,
     ):
         self.config, self.site = config, site
         self._bus, self._desk, self._kinds, self._disk, self._builds = bus, desk, kinds, disk, builds
+        self._governor = governor
         self._unacknowledged: list[Message] = []
 
     def take(self, messages: list[Message], now: float) -> None:
@@ -66,6 +80,7 @@ class Reception:
         self.acknowledge()
         for job in fresh.values():
             self._desk.enter(job, now)
+            self._governor.promised(job)
         for message in orders:  # last, for the job may have come in with them
             self._order(message, now)
 
@@ -127,7 +142,9 @@ class Reception:
             around = Envelope(now, asker[0], asker[1], message.expiry_s, source)
             job = read_request(kind, body, around, self._kinds, self.site, lambda: secrets.token_hex(8))
             self._admit(len(fresh))
-            fresh[job.id] = job
+            if kind in self.config.policy.background_kinds:
+                job = replace(job, priority=_BACKGROUND)
+            fresh[job.id] = replace(job, promise=self._governor.promise(job, now, self._desk.wall()))
             return
         except Refusal as e:
             refusal = e
@@ -155,7 +172,7 @@ class Reception:
         if known != digest(kind, body):
             raise Refusal("conflict", f"job '{job_id}' exists with other content; choose another id", "id")
         if job_id not in fresh and not self._desk.say_again(job_id, asker, now):
-            self._desk.answer(job_id, asker, self._desk.trigger_reply(source), now)
+            self._desk.results.answer(job_id, asker, self._desk.trigger_reply(source), now)
         return True
 
     def _known(self, job_id: str, fresh: Mapping[str, Job]) -> str | None:
@@ -176,6 +193,8 @@ class Reception:
         self._desk.counts[f"refused_{refusal.code}"] += 1
         final = reply.refused(job_id or secrets.token_hex(8), kind, refusal, self._desk.wall())
         log.info("refused %s: %s", final["id"], refusal)
+        if self._desk.results.told:
+            self._desk.results.told(final)
         payload = msgspec.json.encode(final)
         if asker[0]:
             self._say(Outgoing(asker[0], payload, None, asker[1], JSON))

@@ -12,7 +12,7 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -20,28 +20,37 @@ from typing import Any
 import msgspec
 
 from ..config.error import ConfigError
+from ..config.refusal import Refusal
 from ..config.tree import Config
+from ..engines.bundle import Bundle
 from ..plugins.kind import JobKind
 from . import wire
 from .artifacts import sweep
+from .board.board import find_board
+from .board.simulated import SimulatedBoard
+from .boardwatch import process_load
 from .builds import Builds
 from .bus import Bus, Connected, Delivered, Disconnected, Message, Subscription
 from .care import Care
+from .core.job import Job
 from .desk import Desk
 from .disk import Disk
-from .groups import Groups
-from .link import Link, Nursery, Watched
-from .models import find_models, site_of
+from .governor import GovernorLoop
+from .groups import Groups, measured
+from .link import Link, Nursery, Watched, watch
+from .models import find_models, job_threads, site_of
 from .notify import notify, reloading, watchdog_period
 from .outbox import Outbox
+from .presence import OFFLINE, Presence
 from .reception import Reception
 from .recorder import Recorder
+from .sparkplug import Sparkplug
 from .spool import Spool, SpoolError
-from .telemetry import INSTANCE, Telemetry
+from .telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
-_RELOADABLE = ("artifacts", "cameras", "inputs", "models", "queue", "sensors", "telemetry", "triggers")
+_RELOADABLE = ("artifacts", "cameras", "inputs", "models", "policy", "queue", "sensors", "telemetry", "triggers")
 _SWEEP_PERIOD = 60.0
 _CHECK_PERIOD = 1.0
 _RECORD_PERIOD = 10.0
@@ -49,7 +58,6 @@ _PARK_PATIENCE = 5.0
 """Seconds that a worker may take for the step it is in when it is asked to end."""
 _REMEMBER_S = 7 * 86400.0
 """How long the spool remembers the result of an id, at least."""
-_NAMESAKE_S = 300.0
 
 
 class Supervisor:
@@ -67,8 +75,7 @@ class Supervisor:
         models, problems = find_models(config)
         for problem in problems:
             log.warning("model left out: %s", problem)
-        offline = msgspec.json.encode({"state": "offline"})
-        self._bus = Bus(config.mqtt, config.client_id, [], will=(f"{config.base}/status", offline))
+        self._bus = Bus(config.mqtt, config.client_id, [], will=(f"{config.base}/status", OFFLINE))
         setup = {"config": msgspec.to_builtins(config)}
         self._nursery = Nursery(config.engine.backend, ["denoised.daemon.worker"], _child_environment(config))
         self._worker = Link("denoised.daemon.worker", self._nursery, setup)
@@ -77,25 +84,31 @@ class Supervisor:
         self._outbox = Outbox(self._spool, self._bus)
         self._desk = Desk(config, self._spool, self._outbox, self._worker, self._cameras, self._disk)
         self._builds = Builds(config, _child_environment(config), self._outbox, self._clock.wall)
-        self._reception = Reception(config, self._bus, self._desk, kinds, site_of(config, models), self._disk, self._builds)
-        self._care = Care(config.engine, self._worker, self._nursery, self._desk, self._renew_worker)
+        site, wall, tick = site_of(config, models), self._clock.wall(), time.monotonic()
+        board = find_board(config.board, Path(config.run_dir) / "clocks.json")
+        if isinstance(board, SimulatedBoard):
+            board.load = process_load(lambda: self._worker.pid, job_threads(config))
+        self._governor = GovernorLoop(config, self._desk, self._worker, board, self._bundle_of, self._note, wall, tick)
+        self._desk.steward = self._governor
+        self._reception = Reception(config, self._bus, self._desk, kinds, site, self._disk, self._builds, self._governor)
+        self._care = Care(config.engine, self._worker, self._nursery, self._desk, self._renew_worker, self._governor)
         self._telemetry = Telemetry(
             self._desk,
             self._disk,
             self._care,
             (self._worker, self._cameras),
             self._nursery,
-            self._clock.wall(),
-            time.monotonic(),
+            self._governor,
+            wall,
+            tick,
         )
-        self._groups = Groups(config, self._outbox, self._desk, self._clock.wall())
+        self._presence = Presence(config.base, self._telemetry.started, self._bus, self._birth)
+        self._sparkplug = [Sparkplug(config, kinds, self._clock.wall)] if config.sparkplug else []
+        for node in self._sparkplug:
+            self._desk.results.told, self._desk.frames.told = node.final, node.frame
+        self._groups = self._new_groups()
         self._stop_signal: int | None = None
-        self._note = ""
         self._last_reload: str | None = None
-        self._birth: dict[str, Any] = {}
-        self._denied: tuple[str, ...] = ()
-        self._twin: str | None = None
-        self._twin_until = 0.0
 
     def run(self) -> None:
         """Until SIGTERM or SIGINT."""
@@ -105,6 +118,9 @@ class Supervisor:
         self._desk.recover(self._clock.now())
         self._bus.subscribe(self._subscriptions())
         self._bus.start()
+        for node in self._sparkplug:
+            node.configure(self._config, self._birth([]))
+            node.start()
         selector = selectors.DefaultSelector()
         selector.register(self._wake_in, selectors.EVENT_READ)
         gc.collect()
@@ -141,7 +157,8 @@ class Supervisor:
             children = self._start_children(tick)
             if (close := self._groups.due) is not None and self._clock.wall() >= close:
                 self._groups.close(self._clock.wall(), now)
-            self._desk.store(now)
+            self._desk.results.store(now)
+            self._governor.turn(now, tick, self._clock.wall())
             self._desk.dispatch(now)
             self._outbox.pump(now)
             self._reception.acknowledge()
@@ -149,7 +166,8 @@ class Supervisor:
                 if tick >= at:
                     due[task] = tick + periods[task]
                     task()
-            _watch(selector, [self._bus, self._nursery, self._builds, *children], watched)
+            others: list[Watched] = [self._builds, self._governor.watch, *self._sparkplug]
+            watch(selector, [self._bus, self._nursery, *others, *children], watched)
             selector.select(max(0.0, min(self._waits(now, tick, children, due.values()))))
             with contextlib.suppress(BlockingIOError):
                 self._wake_in.recv(4096)
@@ -172,7 +190,7 @@ class Supervisor:
                     continue
                 child.start()
                 if child is self._cameras:
-                    self._desk.ask_again_for_frames()
+                    self._desk.frames.ask_again(self._desk.entries.values())
         return children
 
     def _look_at_builds(self, now: float) -> None:
@@ -188,8 +206,9 @@ class Supervisor:
     def _waits(self, now: float, tick: float, children: list[Link], due: Any) -> list[float]:
         """Seconds until each thing that does not come as an event."""
         restarts = [self._bus.due, self._nursery.restart_at, *(child.restart_at for child in children)]
+        restarts += [node.due for node in self._sparkplug]
         times = (self._outbox.due(now), self._desk.waiting.due(now))
-        waits = [at - tick for at in (*due, *restarts) if at is not None]
+        waits = [at - tick for at in (*due, *restarts, self._governor.due) if at is not None]
         waits += [at - now for at in times if at is not None]
         return waits if self._groups.due is None else [*waits, self._groups.due - self._clock.wall()]
 
@@ -197,22 +216,41 @@ class Supervisor:
         now, wall, requests = self._clock.now(), self._clock.wall(), []
         for event in self._bus.turn():
             if isinstance(event, Message):
-                if event.topic == f"{self._config.base}/status":
-                    self._hear_status(event)
+                if event.topic == self._presence.topic:
+                    self._presence.hear(event)
+                self._hear_signal(event)
                 # What is acknowledged goes through the reception, in the order of arrival (MQTT 5.0, section 4.6).
                 if not self._groups.measure(event, wall) or event.qos or self._config.triggers:
                     requests.append(event)
             elif isinstance(event, Delivered):
                 self._outbox.delivered(event, now)
             elif isinstance(event, Connected):
-                self._connected(event)
+                self._presence.connected(event, f"{self._config.mqtt.host}:{self._config.mqtt.port}")
+                self._outbox.wake()
             elif isinstance(event, Disconnected):
                 if event.taken_over:
-                    self._namesake(event.reason)
-                self._say_status(f"no broker: {event.reason}")
+                    self._presence.namesake(event.reason)
+                self._presence.say(f"no broker: {event.reason}")
+        requests += [request for node in self._sparkplug for request in node.turn()]
         if requests:
             self._check_disk()
             self._reception.take(requests, now)
+
+    def _hear_signal(self, message: Message) -> None:
+        """The plant's price or battery signal, retained or not: it is a state."""
+        signal = self._config.policy.signal
+        if signal is not None and message.topic == signal.topic:
+            self._governor.hear_signal(measured(message.payload, signal.field))
+
+    def _bundle_of(self, job: Job) -> Bundle | None:
+        try:
+            return self._reception.site.model(job.kind, job.params.get("model"))
+        except Refusal:
+            return None
+
+    def _note(self, facts: dict[str, Any]) -> None:
+        """For the flight recorder."""
+        self._recorder.note(self._clock.wall(), facts)
 
     def _hear_child(self, link: Link) -> None:
         if link.wire is None:
@@ -237,10 +275,11 @@ class Supervisor:
         what = message["type"]
         if what in ("ready", "probed"):
             self._care.came_up(time.monotonic())
-            notify(f"STATUS={self._note}")
+            self._governor.worker_came_up()
+            notify(f"STATUS={self._presence.note}")
         elif what == "loading":
             self._care.opens = message["model"]
-            notify(f"STATUS={self._note}; the worker opens {message['model']}")
+            notify(f"STATUS={self._presence.note}; the worker opens {message['model']}")
         elif what == "build":
             self._builds.want(message)
         self._desk.from_worker(message, self._clock.now())
@@ -253,10 +292,13 @@ class Supervisor:
     # ---- from time to time ----------------------------------------------------------------------------------------
 
     def _say_telemetry(self) -> None:
-        measured = self._telemetry.message(self._config, self._clock.wall(), time.monotonic())
-        measured |= {"note": self._note, "reload": self._last_reload, "sensors": self._groups.counts()}
-        measured["builds"] = self._builds.told()
-        self._outbox.telemetry(f"{self._config.base}/telemetry", msgspec.json.encode(measured))
+        told = self._telemetry.message(self._config, self._clock.wall(), time.monotonic())
+        told |= {"note": self._presence.note, "reload": self._last_reload, "sensors": self._groups.counts()}
+        told["builds"] = self._builds.told()
+        for node in self._sparkplug:
+            told["sparkplug"] = node.counts()
+            node.telemetry(told)
+        self._outbox.telemetry(f"{self._config.base}/telemetry", msgspec.json.encode(told))
 
     def _check_disk(self) -> None:
         before = self._disk.full
@@ -272,11 +314,13 @@ class Supervisor:
         self._care.check(time.monotonic())
         if self._care.hangs:
             self._fault("the worker hangs")
-        self._tell_problems()
+        self._presence.tell()
 
     def _record(self) -> None:
-        measured = self._telemetry.message(self._config, self._clock.wall(), time.monotonic())
-        self._recorder.note(self._clock.wall(), {k: measured[k] for k in ("queue", "outbox", "worker", "memory_mb", "temps_c")})
+        told = self._telemetry.message(self._config, self._clock.wall(), time.monotonic())
+        self._recorder.note(
+            self._clock.wall(), {k: told[k] for k in ("queue", "outbox", "worker", "memory_mb", "zones_c", "governor")}
+        )
 
     def _feed_watchdog(self) -> None:
         """The loop turns, or we were not here; and the worker is alive, or it is being replaced."""
@@ -284,7 +328,7 @@ class Supervisor:
             notify("WATCHDOG=1")
 
     def _sweep(self) -> None:
-        wanted = self._spool.undelivered() | self._desk.unstored()
+        wanted = self._spool.undelivered() | self._desk.results.unstored()
         artifacts, now = self._config.artifacts, self._clock.now()
         sweep(
             self._config.artifacts_dir,
@@ -302,64 +346,19 @@ class Supervisor:
 
     # ---- the bus --------------------------------------------------------------------------------------------------
 
-    def _connected(self, event: Connected) -> None:
-        self._denied, self._birth = event.refused, {}
-        self._tell_problems()
-        self._outbox.wake()
-        if event.refused:
-            self._say_status(f"connected, but the broker does not allow us {', '.join(event.refused)}: check its ACL")
-        else:
-            self._say_status(f"connected to {self._config.mqtt.host}:{self._config.mqtt.port}")
-
-    def _tell_problems(self) -> None:
-        """Publishes the birth where it is not what the broker has of us."""
-        if not self._bus.connected:
-            return
-        broker = [f"the broker does not allow us {topic}" for topic in self._denied]
-        self._twin = self._twin if time.monotonic() < self._twin_until else None
-        problems = self._telemetry.problems([*broker, *([self._twin] if self._twin else [])]) + self._builds.problems()
-        birth = self._telemetry.birth(self._config, self._kinds, self._reception.site, problems)
-        if birth != self._birth:
-            mid = self._bus.publish(f"{self._config.base}/status", msgspec.json.encode(birth), retain=True)
-            self._birth = birth if mid is not None else {}
-
-    def _hear_status(self, message: Message) -> None:
-        """Our own retained status, as others see it: a will that came late is put right, a namesake is named."""
-        try:
-            said = msgspec.json.decode(message.payload)
-            state, instance = said["state"], said.get("instance")
-        except (msgspec.MsgspecError, KeyError, TypeError, AttributeError):
-            said, state, instance = {}, "not ours", None
-        if instance == INSTANCE:
-            return
-        # A retained one may be who we were before this start; one that started after us is somebody else.
-        if state == "online" and (not message.retained or str(said.get("started")) > self._telemetry.started):
-            self._namesake(f"another denoised says that it is '{self._config.base}': give each gateway its own gateway.id")
-        elif not message.retained:
-            self._birth = {}
-
-    def _namesake(self, why: str) -> None:
-        """Somebody else is us: named for some minutes after it was last seen, and not fought."""
-        if self._twin is None:
-            log.error("%s", why)
-        self._twin, self._twin_until = why, time.monotonic() + _NAMESAKE_S
-        self._bus.calm()
-        self._tell_problems()  # at once: we may not stay connected for long
-
-    def _say_status(self, note: str) -> None:
-        if note != self._note:
-            self._note = note
-            log.info("%s", note)
-            notify(f"STATUS={note}")
+    def _birth(self, broker: list[str]) -> dict[str, Any]:
+        problems = self._telemetry.problems(broker) + self._builds.problems() + self._governor.problems()
+        return self._telemetry.birth(self._config, self._kinds, self._reception.site, problems)
 
     def _subscriptions(self) -> list[Subscription]:
         base = self._config.base
         verbs = ("submit", "cancel", "pause", "resume")
-        triggers = {t.topic for t in self._config.triggers.values()}
+        triggers, signal = {t.topic for t in self._config.triggers.values()}, self._config.policy.signal
         return [
             *(Subscription(f) for f in (*(f"{base}/jobs/+/{verb}" for verb in verbs), *sorted(triggers))),
-            Subscription(f"{base}/status", command=False),
+            Subscription(self._presence.topic, command=False),
             *(Subscription(t, qos=0) for t in self._groups.topics),
+            *([Subscription(signal.topic, qos=0, command=False)] if signal else []),
         ]
 
     # ---- start, reload, stop --------------------------------------------------------------------------------------
@@ -397,7 +396,7 @@ class Supervisor:
             self._config = replace(self._config, **{name: getattr(fresh, name) for name in _RELOADABLE})
             self._apply()
             self._last_reload = "config reloaded" + (f"; needs a restart to change: {', '.join(held)}" if held else "")
-        self._say_status(self._last_reload)
+        self._presence.say(self._last_reload)
         notify("READY=1")
 
     def _apply(self) -> None:
@@ -407,6 +406,7 @@ class Supervisor:
         for problem in problems:
             log.warning("model left out: %s", problem)
         self._desk.config = self._reception.config = self._config
+        self._governor.configure(self._config)
         self._reception.site = site_of(self._config, models)
         self._disk.folders = [Path(self._config.state_dir), self._config.artifacts_dir]
         self._disk.min_free_mb = self._config.queue.min_free_mb
@@ -419,8 +419,14 @@ class Supervisor:
         self._cameras.stop()
         self._cameras.restart_at = 0.0
         self._desk.drop_cameras(self._clock.now())
-        self._groups = Groups(self._config, self._outbox, self._desk, self._clock.wall())
+        self._groups = self._new_groups()
         self._bus.subscribe(self._subscriptions())
+        for node in self._sparkplug:
+            node.configure(self._config, self._birth([]))
+
+    def _new_groups(self) -> Groups:
+        told = [node.sample for node in self._sparkplug]
+        return Groups(self._config, self._outbox, self._desk, self._clock.wall(), told)
 
     def _renew_worker(self, why: str) -> None:
         """A new worker goes on where this one stops."""
@@ -439,11 +445,11 @@ class Supervisor:
         notify("STOPPING=1\nSTATUS=stopping")
         self._builds.stop("the daemon stops")
         self._park_worker()
+        self._governor.close(time.monotonic())
         self._cameras.stop()
         self._nursery.stop()
         self._outbox.pump(self._clock.now())
-        offline = msgspec.json.encode({"state": "offline"})
-        mid = self._bus.publish(f"{self._config.base}/status", offline, retain=True)
+        mid = self._bus.publish(self._presence.topic, OFFLINE, retain=True)
         until = time.monotonic() + 2.0
         while mid is not None and (left := until - time.monotonic()) > 0:
             for event in self._bus.wait(left):
@@ -451,27 +457,10 @@ class Supervisor:
                     self._outbox.delivered(event, self._clock.now())
                     mid = None if event.mid == mid else mid
         self._bus.stop()
+        for node in self._sparkplug:
+            node.stop()
         self._spool.close()
         log.info("stopped")
-
-
-def _watch(selector: selectors.BaseSelector, wanted: Sequence[Watched], watched: dict[Watched, tuple[Any, int]]) -> None:
-    """Registers the line of each as it is now: for reading always, for writing while something is unsent."""
-    for child in list(watched):
-        now = child.watched() if child in wanted else None
-        if now is None or now[0] is not watched[child][0]:
-            with contextlib.suppress(KeyError, ValueError):
-                selector.unregister(watched[child][0])
-            del watched[child]
-    for child in wanted:
-        now = child.watched()
-        if now is None:
-            continue
-        if child not in watched:
-            selector.register(*now)
-        elif watched[child][1] != now[1]:
-            selector.modify(*now)
-        watched[child] = now
 
 
 def _child_environment(config: Config) -> dict[str, str]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import secrets
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from .. import __version__
@@ -18,6 +16,7 @@ from .clock import synchronised
 from .core.reply import clock_state, stamp
 from .desk import Desk
 from .disk import Disk
+from .governor import GovernorLoop
 from .link import Link, Nursery
 
 INSTANCE = secrets.token_hex(4)
@@ -30,12 +29,20 @@ class Telemetry:
     """Used by one thread. `tick` is monotonic seconds, `wall` seconds since 1970."""
 
     def __init__(
-        self, desk: Desk, disk: Disk, care: Care, children: tuple[Link, Link], nursery: Nursery, wall: float, tick: float
+        self,
+        desk: Desk,
+        disk: Disk,
+        care: Care,
+        children: tuple[Link, Link],
+        nursery: Nursery,
+        governor: GovernorLoop,
+        wall: float,
+        tick: float,
     ):
+        self._governor = governor
         self._desk, self._disk, self._care, self._nursery = desk, disk, care, nursery
         self._worker, self._cameras = children
         self.started, self._started_tick = stamp(wall), tick
-        self._board = _board_name()
         self._written: dict[int, int] = {}
         self._written_before = 0
 
@@ -53,7 +60,7 @@ class Telemetry:
             "instance": INSTANCE,
             "kinds": sorted(kinds),
             "models": models,
-            "board": self._board,
+            "board": self._governor.board,
             "problems": problems,
         }
 
@@ -96,7 +103,10 @@ class Telemetry:
                 "zygote": rss_mb(self._nursery.pid),
             },
             "disk": {"free_mb": self._disk.free_mb(), "full": self._disk.full, **self._wear(tick)},
-            "temps_c": _temperatures(Path(config.board.sysfs_root)),
+            "governor": self._governor.told(wall),
+            "operating_point": self._governor.operating_point(),
+            "energy": self._governor.ledger.told(wall),
+            "zones_c": self._governor.zones_c(),
         }
 
     def _wear(self, tick: float) -> dict[str, float]:
@@ -115,19 +125,3 @@ class Telemetry:
             "written_mb_per_day": round(written / 1e6 / days, 2),
             "checkpoint_mb": round(self._desk.checkpoint_bytes / 1e6, 2),
         }
-
-
-def _board_name() -> str:
-    try:
-        return Path("/proc/device-tree/model").read_text().rstrip("\0\n")
-    except OSError:
-        return f"generic {platform.machine()}"
-
-
-def _temperatures(sysfs: Path) -> dict[str, float]:
-    """Thermal zones by name; a zone that does not answer is left out."""
-    out = {}
-    for zone in sorted(sysfs.glob("class/thermal/thermal_zone*")):
-        with contextlib.suppress(OSError, ValueError):
-            out[(zone / "type").read_text().strip()] = int((zone / "temp").read_text()) / 1000
-    return out

@@ -2,7 +2,7 @@
 
 A crash of a native library is this process's death and nobody else's. It is run by one thread; a job that arrives while
 another is in hand is of higher priority and is run right there, between two steps of the other. Every death is cheap,
-so nothing is ever unloaded here: a process that holds too much, or whose engine failed, is replaced.
+so next to nothing is ever unloaded here: a process that holds too much, or whose engine failed, is replaced.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import errno
 import hashlib
 import logging
+import math
 import os
 import select
 import shutil
@@ -19,7 +20,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,23 +33,20 @@ from ..config.tree import Config
 from ..engines.bundle import Bundle, BundleError
 from ..engines.denoise import Checkpoint
 from ..engines.engine import (
-    Engine,
     EngineError,
-    EngineLoadError,
-    EngineNotBuilt,
-    EngineRunError,
-    EngineUnavailable,
-    TensorSpec,
-    open_engine,
 )
-from ..engines.trt_library import known_gpu, memory_available
+from ..engines.schedules import schedule
 from ..plugins.kind import JobKind, Problem, Task, load_kinds
-from ..plugins.play import drive, trajectory
+from ..plugins.play import drive, solve, trajectory, walk
 from . import calibration, wire
 from .checkpoints import Checkpoints
+from .core.anytime import Anytime
 from .core.job import folder_name
+from .core.pace import Pace
 from .logs import RateLimit
 from .models import find_models, job_threads, site_of
+from .networks import Networks, may_pass
+from .points import BoardPoint, unmeasured
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +59,10 @@ class _Parked(Exception):
     """The job in hand is to be written down and laid aside."""
 
 
-_FOOTPRINT = 4
-"""Memory that a loaded network takes, as a multiple of its file: weights, their packed copy, activations; rounded up."""
+_SIGN_OF_LIFE_S = 1.0
+"""A job that rests says so this often."""
+_FIRST_REST_S = 0.02
+"""What an item takes outside of the loop before one was seen."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _DISK_FAULTS = (errno.EIO, errno.EROFS, errno.EFBIG)
 
@@ -78,12 +78,24 @@ class _Running:
     items_done: int = 0
     parked_s: float = 0.0
     """Time that more urgent jobs took out of this one."""
+    pace: Pace | None = None
+    """None: it is never paced."""
+    stepped_at: float = 0.0
+    solving_s: float = 0.0
+    """Time in the loop, with its rests."""
+    anytime: Anytime | None = None
     saved: Checkpoints | None = None
     fresh: list[np.ndarray] = field(default_factory=list)
     """Results of problems that are not saved yet."""
     solved: int = 0
     current: Checkpoint | None = None
     resumed_steps: int = 0
+
+    def tier(self) -> dict[str, float]:
+        """What the result of a job that takes the best so far is worth: the share of its steps that were taken."""
+        if self.anytime is None:
+            return {}
+        return {"quality_tier": round(self.anytime.done / self.anytime.steps, 3) if self.anytime.steps else 1.0}
 
     def save(self) -> None:
         """Writes down how far it is; an ephemeral job never is. A disk that is full costs the checkpoint, not the job."""
@@ -102,9 +114,14 @@ class Worker:
         self._kinds: dict[str, JobKind] = load_kinds()
         self._site = site_of(config, find_models(config)[0])
         self._threads = job_threads(config)
-        self._engines: dict[tuple[str, str, str], Engine] = {}
+        self._networks = Networks(config, self._threads, line.send)
         self._waiting: list[dict[str, Any]] = []
         self._stack: list[_Running] = []
+        self._duty = 1.0
+        """Share of the time in which paced jobs may compute."""
+        self._rest_s: dict[str, float] = {}
+        """What an item of each kind takes outside of the loop, a moving average."""
+        self._to_warm: dict[str, Any] | None = None
         self._cancelled: set[str] = set()
         self._unwanted: set[str] = set()
         self._inherited = set(sys.modules)
@@ -122,6 +139,10 @@ class Worker:
             self._listen()
             while self._waiting:
                 self._run(self._waiting.pop(0))
+            if self._to_warm is not None:
+                message, self._to_warm = self._to_warm, None
+                self._warm(message)
+                continue
             if len(found) < len(bundles):
                 bundle = bundles[len(found)]
                 found[bundle.manifest.name] = self._probe(bundle)
@@ -131,22 +152,17 @@ class Worker:
             select.select([self._wire], [self._wire] if self._wire.unsent else [], [])
 
     def _ready(self, what: str, models: Mapping[str, Any]) -> dict[str, Any]:
-        providers = sorted({engine.provider for engine in self._engines.values()})
-        return {"type": what, "threads": self._threads, "providers": providers, "models": models}
+        return {"type": what, "threads": self._threads, "providers": self._networks.providers, "models": models}
 
     def _probe(self, bundle: Bundle) -> dict[str, Any]:
         """Opens a default model and runs one step of it; what came of it."""
         self._wire.send({"type": "loading", "model": bundle.manifest.name})
         try:
             variant = bundle.manifest.operating_points[0].variant
-            engines = [self._network(bundle, variant, name) for name in bundle.manifest.variants[variant]]
-            began = time.monotonic()
-            for engine in engines:
-                engine.run(zeros(engine.inputs, bundle.manifest.ranges))
-            return {"probe_ms": round((time.monotonic() - began) * 1000, 1)}
+            return {"probe_ms": round(self._networks.warm(bundle, variant, self._threads) * 1000, 1)}
         except (EngineError, BundleError) as e:
             log.error("model %s: %s", bundle.manifest.name, e)
-            return {"error": str(e), "transient": _may_pass(e)}
+            return {"error": str(e), "transient": may_pass(e)}
 
     def _listen(self) -> None:
         """Takes what the supervisor has said, without waiting."""
@@ -158,6 +174,14 @@ class Worker:
                 self._cancelled.add(message["id"])
             elif message["type"] == "pause":
                 self._unwanted.add(message["id"])
+            elif message["type"] == "pace":
+                self._duty = message["duty"]
+            elif message["type"] == "hurry":
+                for running in self._stack:
+                    if running.id == message["id"] and running.anytime:
+                        running.anytime.hurried = True
+            elif message["type"] == "warm":
+                self._to_warm = message
             elif message["type"] == "ping":
                 self._wire.send({"type": "pong"})
             elif message["type"] == "park":
@@ -167,8 +191,12 @@ class Worker:
 
     def _run(self, message: dict[str, Any]) -> None:
         job_id = message["id"]
-        began = time.monotonic()
-        running = _Running(job_id)
+        began, cpu, opened_s = time.monotonic(), time.process_time(), self._networks.opened_s
+        running = _Running(job_id, pace=Pace() if message["paced"] else None)
+        if message["anytime"]:
+            until = math.inf if message["finish_in_s"] is None else began + message["finish_in_s"]
+            rest_s = self._rest_s.get(message["kind"], _FIRST_REST_S)
+            running.anytime = Anytime(until, message["items"], rest_s)
         self._stack.append(running)
         folder = self._config.artifacts_dir / f".{folder_name(job_id)}.part"
         try:
@@ -186,7 +214,7 @@ class Worker:
         except typed.Flaws as e:  # only a job of the daemon's own making can get here: a request's params were read before
             answer = {"type": "failed", "error": Refusal("bad-request", str(e)).as_error()}
         except (EngineError, BundleError) as e:
-            answer = {"type": "failed", "error": Refusal("engine", str(e)).as_error(), "transient": _may_pass(e)}
+            answer = {"type": "failed", "error": Refusal("engine", str(e)).as_error(), "transient": may_pass(e)}
         except OSError as e:
             error = Refusal("storage", f"{e.strerror or e}: {e.filename or folder}").as_error()
             transient = "no-room" if e.errno in _NO_ROOM else e.errno in _DISK_FAULTS
@@ -202,6 +230,12 @@ class Worker:
         run_ms = round((time.monotonic() - began - running.parked_s) * 1000)
         written = running.saved.written if running.saved else 0
         answer |= {"id": job_id, "about": running.model, "run_ms": run_ms, "checkpoint_bytes": written}
+        paced_s = running.pace.total_s if running.pace else 0.0
+        opened_s = self._networks.opened_s - opened_s
+        answer |= {"paced_s": paced_s, "opened_s": opened_s, "cpu_s": time.process_time() - cpu}
+        if answer["type"] == "done" and message["items"]:
+            rest_s = max(0.0, run_ms / 1000 - running.solving_s - opened_s) / message["items"]
+            self._rest_s[message["kind"]] = 0.7 * self._rest_s.get(message["kind"], rest_s) + 0.3 * rest_s
         answer["imported"] = self._imported()
         self._wire.send(answer)
 
@@ -217,19 +251,18 @@ class Worker:
         params: Any = typed.read(message["params"], kind.params)
         bundle = self._site.model(kind.name, getattr(params, "model", None))
         running.model = bundle.manifest.name
-        point = bundle.manifest.operating_points[0]
+        given = typed.read(message["point"], BoardPoint) if message["point"] else unmeasured(bundle, self._threads)
+        point, told, threads = given.point(bundle), given.told(bundle), given.threads
         shutil.rmtree(folder, ignore_errors=True)
         if message["durable"]:
             folder.mkdir(parents=True)
-        told = {"variant": point.variant, "sampler": point.sampler, "steps": point.steps, "batch": point.batch}
-        told["threads"] = self._threads
         task = Task(
             id=running.id,
             seed=message["seed"],
             folder=folder,
             bundle=bundle,
             point=point,
-            network=lambda name: self._network(bundle, point.variant, name),
+            network=lambda name: self._networks.network(bundle, point.variant, name, threads, spare=len(self._stack) == 1),
             site=self._site,
             frame=Path(message["frame"]) if message.get("frame") else None,
             origin={
@@ -241,11 +274,11 @@ class Worker:
                 "operating_point": " ".join(f"{k}={v}" for k, v in told.items()),
             },
         )
-        provider = self._provider(bundle, point.variant)
+        provider = self._networks.provider(bundle, point.variant, threads)
         if message["durable"]:  # what one provider has begun no other one ends: the bytes would be nobody's
             runtime = [__version__, calibration.runtime(self._config.engine.backend)]
-            identity = [message["kind"], message["params"], task.seed, bundle.sha256, told, provider, runtime]
-            running.saved = self._checkpoints(running.id, identity)
+            identity = [message["kind"], message["params"], task.seed, bundle.sha256, given.shipped, told, provider, runtime]
+            running.saved = self._checkpoints(running.id, [*identity, task.site.stamp()], given)
         outcome = drive(kind.work(params, task), lambda problem: self._solve(problem, task, running))
         artifacts = self._keep(folder, running.id, outcome.artifacts) if outcome.artifacts else []
         return {
@@ -255,80 +288,97 @@ class Worker:
             "artifacts": artifacts,
             "output": outcome.output,
             "resumed_steps": running.resumed_steps,
+            **running.tier(),
         }
 
-    def _checkpoints(self, job_id: str, identity: Any) -> Checkpoints:
+    def _checkpoints(self, job_id: str, identity: Any, point: BoardPoint) -> Checkpoints:
         settings = self._config.checkpoints
         folder = Path(self._config.state_dir) / "work" / folder_name(job_id)
-        return Checkpoints(folder, identity, settings.write_budget_mb_per_day * 1e6, settings.expected_uptime)
+        return Checkpoints(folder, identity, settings.write_budget_mb_per_day * 1e6, settings.expected_uptime, point)
 
     def _solve(self, problem: Problem, task: Task, running: _Running) -> np.ndarray:
         """One problem from unit noise to its result, stopping between steps to listen."""
         running.items_done = len(running.seen - set(problem.items))
         running.seen.update(problem.items)
         saved, n = running.saved, running.solved
-        x = saved.result(n) if saved and n < saved.count else None
+        x, step = saved.result(n) if saved and n < saved.count else None, task.point.steps
         if x is not None:
             running.resumed_steps += task.point.steps
         else:
             at = saved.current if saved and n == saved.count and not running.fresh else None
             running.resumed_steps += at.step if at else 0
-            for checkpoint in trajectory(problem, task, at):
-                running.current = checkpoint
-                self._border(running, checkpoint.step, task.point.steps)
-            x = checkpoint.x
+            began, parked_s = time.monotonic(), running.parked_s
+            x, step = self._walk(problem, task, running, at)
+            running.solving_s += time.monotonic() - began - (running.parked_s - parked_s)
             running.fresh.append(x)
             running.current = None
+        if running.anytime:
+            running.anytime.done += step
+            running.anytime.steps += task.point.steps
         running.solved += 1
         return x
 
-    def _border(self, running: _Running, step: int, steps: int) -> None:
-        """Between two steps: say how far we are, run what is more urgent, stop what is not wanted."""
-        self._wire.send({"type": "step", "id": running.id, "step": step, "steps": steps, "item": running.items_done})
-        self._listen()
-        while self._waiting:
-            began = time.monotonic()
-            self._run(self._waiting.pop(0))
-            running.parked_s += time.monotonic() - began
-        if running.id in self._cancelled:
-            raise _Cancelled
-        if running.id in self._unwanted:
-            raise _Parked
-        if running.saved and running.saved.due:
-            running.save()
+    def _walk(self, problem: Problem, task: Task, running: _Running, at: Checkpoint | None) -> tuple[np.ndarray, int]:
+        """The trajectory of one problem, and how many steps of it were taken: all, unless it takes the best so far."""
+        anytime, first = running.anytime, at.step if at else 0
+        walking: Any = trajectory(problem, task, at)
+        if anytime:
+            anytime.begin(time.monotonic(), len(set(problem.items)), running.items_done)
+        running.stepped_at = time.monotonic()
+        for checkpoint in walking:
+            step_s = time.monotonic() - running.stepped_at if checkpoint.step > first else 0.0
+            running.current = checkpoint
+            self._border(running, checkpoint.step, task.point.steps, step_s)
+            if anytime and checkpoint.step < task.point.steps and anytime.enough(time.monotonic(), step_s):
+                x = np.array(checkpoint.x, np.float32)
+                walking.close()
+                running.saved = None  # what was cut short must not be taken for the result that it was to become
+                return best_estimate(problem, task, checkpoint.step, x), checkpoint.step
+            running.stepped_at = time.monotonic()
+        return checkpoint.x, task.point.steps
 
-    def _network(self, bundle: Bundle, variant: str, name: str) -> Engine:
-        key = (bundle.sha256, variant, name)
-        if key not in self._engines:
-            files = bundle.manifest.variants[variant]
-            if name not in files:
-                raise BundleError(f"{bundle.folder}: variant {variant} has no network '{name}', only {', '.join(files)}")
-            must_fit(bundle.file(files[name]))
-            self._engines[key] = self._open(bundle, variant, name, bundle.verified(files[name]))
-        return self._engines[key]
+    def _border(self, running: _Running, step: int, steps: int, step_s: float) -> None:
+        """Between two steps: say how far we are, run what is more urgent, stop what is not wanted, rest as long as is due."""
+        if running.pace:
+            running.pace.worked(step_s)
+        self._tell(running, step, steps)
+        while True:
+            self._listen()
+            while self._waiting:
+                began = time.monotonic()
+                self._run(self._waiting.pop(0))
+                running.parked_s += time.monotonic() - began
+            if running.id in self._cancelled:
+                raise _Cancelled
+            if running.id in self._unwanted:
+                raise _Parked
+            if running.saved and running.saved.due:
+                running.save()
+            rest_s = running.pace.due(self._duty) if running.pace else 0.0
+            if rest_s <= 0 or (running.anytime and running.anytime.hurried):
+                return
+            self._rest(running.pace, min(rest_s, _SIGN_OF_LIFE_S))
+            if rest_s > _SIGN_OF_LIFE_S:
+                self._tell(running, step, steps)
 
-    def _open(self, bundle: Bundle, variant: str, name: str, onnx: Path) -> Engine:
-        """As the config wants it; where that has still to be built, onnxruntime meanwhile, and the supervisor is told."""
-        settings, ranges = self._config.engine, bundle.manifest.ranges
-        wanted = (onnx, settings.backend, self._threads, settings.provider, self._config.plans_dir, ranges)
-        try:
-            try:
-                return open_engine(*wanted)
-            except EngineLoadError as e:
-                if settings.backend != "tensorrt":
-                    raise
-                log.warning("%s", e)
-                return open_engine(*wanted)  # a plan that may not be loaded is gone now; else the same error again
-        except EngineNotBuilt as e:
-            log.warning("model %s, %s %s: onnxruntime computes meanwhile: %s", bundle.manifest.name, variant, name, e)
-            build = {"model": bundle.manifest.name, "variant": variant, "name": name, "onnx": str(onnx), "ranges": ranges}
-            self._wire.send({"type": "build", **build, "gpu": asdict(known_gpu())})
-            return open_engine(onnx, "onnxruntime", self._threads, settings.provider)
+    def _rest(self, pace: Pace | None, seconds: float) -> None:
+        """Does nothing, unless something is said meanwhile."""
+        began = time.monotonic()
+        select.select([self._wire], [self._wire] if self._wire.unsent else [], [], seconds)
+        if pace:
+            pace.rested(time.monotonic() - began)
 
-    def _provider(self, bundle: Bundle, variant: str) -> str:
-        """What computes this variant: more than one name where a part of it has still to be built for another one."""
-        engines = [self._network(bundle, variant, name) for name in bundle.manifest.variants[variant]]
-        return ", ".join(sorted({engine.provider for engine in engines}))
+    def _tell(self, running: _Running, step: int, steps: int) -> None:
+        rested_s = running.pace.total_s if running.pace else 0.0
+        told = {"step": step, "steps": steps, "item": running.items_done, "rested_s": rested_s}
+        self._wire.send({"type": "step", "id": running.id, **told})
+
+    def _warm(self, message: Mapping[str, Any]) -> None:
+        """Opens what the next job will run, and lets it run once: the first call of a network is slow."""
+        with contextlib.suppress(EngineError, BundleError, Refusal):  # the job itself tells what is wrong with it
+            bundle = self._site.model(message["kind"], message["model"])
+            given = typed.read(message["point"], BoardPoint)
+            self._networks.warm(bundle, given.point(bundle).variant, given.threads)
 
     def _keep(self, folder: Path, job_id: str, made: Any) -> list[dict[str, Any]]:
         """Makes the artifacts durable under their final name, and describes them."""
@@ -354,29 +404,16 @@ class Worker:
         return described
 
 
-def zeros(inputs: Mapping[str, TensorSpec], ranges: Mapping[str, tuple[int, int, int]]) -> dict[str, np.ndarray]:
-    """Something of the right form to feed a network, free dimensions at their smallest that is no special case."""
+def best_estimate(problem: Problem, task: Task, step: int, x: np.ndarray) -> np.ndarray:
+    """What x (as in a checkpoint after `step` steps) is the noisy form of, by one call: the x0 prediction, a last step to 0.
 
-    def size(d: int | str) -> int:
-        least, _, most = ranges.get(str(d), (1, 2, 2))
-        return d if isinstance(d, int) else min(max(2, least), most)
-
-    return {name: np.zeros([size(d) for d in spec.shape], spec.dtype) for name, spec in inputs.items()}
-
-
-def must_fit(onnx: Path) -> None:
-    """A network that would push the machine into its swap is not loaded: it would be a hundred times as slow, or be killed."""
-    needed, free = _FOOTPRINT * (onnx.stat().st_size if onnx.exists() else 0), memory_available(sys.maxsize)
-    if needed > free:
-        raise EngineUnavailable(
-            f"{onnx}: needs some {needed / 1e6:.0f} MB of memory, {free / 1e6:.0f} MB are available; "
-            f"a network of up to {free / _FOOTPRINT / 1e6:.0f} MB would fit now"
-        )
-
-
-def _may_pass(error: Exception) -> bool:
-    """Whether the same may work later: a device that is not there yet, a call that failed; never a file that is no network."""
-    return isinstance(error, (EngineUnavailable, EngineRunError))
+    It is the mean of all that x could still become (Karras et al. 2022, eq. 4), and so smoother than a whole trajectory's end.
+    """
+    manifest, point = task.bundle.manifest, task.point
+    sigma = schedule(manifest.schedule, point.steps, **manifest.schedule_args)[step]
+    at, engine = Checkpoint(0, x), task.network("denoiser")
+    conclusion = walk(problem, engine, (sigma, 0.0), "ddim", manifest.prediction, task.seed, at, point.guidance)
+    return solve(conclusion)
 
 
 def _sync(path: Path) -> None:

@@ -25,6 +25,9 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
 
+NO_SAMPLER = "none"
+
+
 class BundleError(ValueError):
     """What is wrong with a bundle, where, and what to do."""
 
@@ -40,20 +43,27 @@ _ALLOWED: dict[tuple[str, str], tuple[str, Callable[[float], bool]]] = {
 class OperatingPoint:
     """One way to run a bundle: variant, sampler, steps, batch; with the quality that was measured there.
 
+    0 steps of the sampler `none`: nothing is denoised, for kinds that have an answer without; a variant may then have no
+    networks at all.
     sampler_args: the method's own choices (`eta`, `order`, `s_churn` ...). guidance: for kinds whose problems can be told
     without their condition.
     """
 
     variant: str = "fp32"
     sampler: str = "dpmpp_2m"
-    steps: Annotated[int, Meta(ge=1, le=1000)] = 8
+    steps: Annotated[int, Meta(ge=0, le=1000)] = 8
     batch: Annotated[int, Meta(ge=1, le=1024)] = 1
     quality: dict[str, float] = field(default_factory=dict)
     sampler_args: dict[str, float] = field(default_factory=dict)
     guidance: Guidance | None = None
 
     def __post_init__(self) -> None:
-        check_choice("sampler", self.sampler, "sampler_args", self.sampler_args, SAMPLERS)
+        if (self.sampler == NO_SAMPLER) != (self.steps == 0):
+            raise typed.Bad(
+                "steps", f"0 steps and the sampler '{NO_SAMPLER}' go together, found {self.steps} of '{self.sampler}'"
+            )
+        if self.steps:
+            check_choice("sampler", self.sampler, "sampler_args", self.sampler_args, SAMPLERS)
 
 
 @dataclass(frozen=True)
@@ -93,6 +103,8 @@ class Manifest:
 
     def _check_levels(self, i: int, point: OperatingPoint) -> None:
         """The point's noise levels must fall from step to step and end in 0, or the samplers divide by nothing."""
+        if not point.steps:
+            return
         try:
             sigmas = schedule(self.schedule, point.steps, **self.schedule_args)
         except (ArithmeticError, ValueError, IndexError) as e:

@@ -34,7 +34,8 @@ log = logging.getLogger(__name__)
 class Problem:
     """One run of the denoising loop.
 
-    x: unit noise (B, ...), float32, the start of the trajectory (coloured by the kind if it likes). cond: the denoiser
+    x: unit noise (B, ...), float32, the start of the trajectory (coloured by the kind if it likes); at an operating point
+    of 0 steps it comes back as it is, and may be empty: a place to stop. cond: the denoiser
     network's inputs beside `x` and `t`, constant over the steps. items: which of the job's items the B rows belong to.
     without: `cond` without what guides, for operating points with guidance. known: a region whose values are given.
     """
@@ -65,12 +66,24 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Site:
-    """What this gateway offers, for `check`: input folders, cameras by name, models by kind (the default first)."""
+    """What this gateway offers, for `check`: input folders, cameras by name, models by kind (the default first).
+
+    calibrations: folder of what is stored of groups of sensors.
+    """
 
     folders: tuple[Path, ...] = ()
     cameras: frozenset[str] = frozenset()
     models: Mapping[str, tuple[Bundle, ...]] = field(default_factory=dict)
     max_pixels: int = 64_000_000
+    calibrations: Path | None = None
+
+    def stamp(self) -> list[str]:
+        """What is stored of sensors now, each file's name and time: a job begun with other ones is not gone on with."""
+        return (
+            sorted(f"{path.name} {path.stat().st_mtime_ns}" for path in self.calibrations.glob("*.npz"))
+            if self.calibrations
+            else []
+        )
 
     def model(self, kind: str, wanted: str | None) -> Bundle:
         """The named model of this kind, or the default one; refused as `unknown-model`."""

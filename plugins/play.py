@@ -42,6 +42,8 @@ def drive(work: Generator[Problem, np.ndarray, T], solve: Callable[[Problem], np
 def trajectory(problem: Problem, task: Task, at: Checkpoint | None = None) -> Iterator[Checkpoint]:
     """Every checkpoint of a problem at the task's operating point, from `at` on or from its start (step 0)."""
     manifest, point = task.bundle.manifest, task.point
+    if not point.steps:
+        return iter((Checkpoint(0, problem.x),))
     sigmas = schedule(manifest.schedule, point.steps, **manifest.schedule_args)
     method = sampler(point.sampler, **point.sampler_args)
     return walk(problem, task.network("denoiser"), sigmas, method, manifest.prediction, task.seed, at, point.guidance)

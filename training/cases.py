@@ -1,8 +1,9 @@
 """Training cases for the imputation network: windows of synthetic plants with their Gaussian answer, as arrays.
 
-A shard holds cases with one number of tags, so that a batch needs no padding. Half of it is made with a calibration
-counted from a history that ends before the window, half with one counted from a short recording around the window and
-its own gaps, as a job without any history does. numpy alone; every shard is a function of its number.
+A shard holds cases with one number of tags, so that a batch needs no padding. Four fifths are made with a calibration
+counted from a history that ends some time before the window, after which levels and gains may have shifted; the others with
+one counted from a short recording around the window and its own gaps, as a job without any history does. numpy alone; every
+shard is a function of its number.
 """
 
 from __future__ import annotations
@@ -32,17 +33,32 @@ def shard(number: int) -> Shard:
     rows: list[Shard] = []
     for _ in range(_PLANTS):
         history = int(np.exp(rng.uniform(np.log(150), np.log(8000))))
-        recording = plants.plant(rng, tags, history + 20 * LENGTH)
+        later = int(rng.integers(0, 1500)) if rng.random() < 0.5 else 0
+        recording = plants.plant(rng, tags, history + later + 20 * LENGTH)
         past = recording[:history].copy()
+        if rng.random() < 0.4:
+            recording[history:] = _shifted(rng, recording[history:], past.std(0))
         if rng.random() < 0.2:
             past[rng.random(past.shape) < rng.uniform(0.05, 0.8)] = np.nan
         calibration = calibrate([past], seed=number)
         for _ in range(_LONG):
-            at = int(rng.integers(history, len(recording) - LENGTH + 1))
+            at = int(rng.integers(history + later, len(recording) - LENGTH + 1))
             rows += _case(rng, calibration, recording[at : at + LENGTH], plants.dropout(rng, LENGTH, tags))
         for _ in range(_SHORT):
             rows += _short_case(rng, recording)
     return {name: np.stack([r[name] for r in rows]) for name in rows[0]}
+
+
+def _shifted(rng: np.random.Generator, x: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """x (T, K) as after a service or in another season: some tags at another level, some with another gain."""
+    tags = len(std)
+    level = (
+        np.exp(rng.uniform(np.log(0.05), np.log(0.7))) * rng.standard_normal(tags) * (rng.random(tags) < rng.uniform(0.2, 1))
+    )
+    gain = np.exp(rng.uniform(0, 0.25) * rng.standard_normal(tags))
+    middle = x.mean(0)
+    out: np.ndarray = middle + (x - middle) * gain + level * std
+    return out
 
 
 def _short_case(rng: np.random.Generator, recording: np.ndarray) -> list[Shard]:
@@ -70,8 +86,10 @@ def _case(rng: np.random.Generator, calibration: Calibration, truth: np.ndarray,
         mask = mask | ~calibration.known
     if np.isnan(np.where(mask, np.nan, z)).all():
         return []
-    found = condition(calibration, np.where(mask, np.nan, z))
-    paths = calibration.paths(rng.standard_normal((2, NOISES, HALF * tags)))
+    seen = np.where(mask, np.nan, z)
+    prior = calibration.prior(calibration.starts_in(seen))
+    found = condition(prior, seen)
+    paths = prior.paths(rng.standard_normal((2, NOISES, HALF * tags)))
     target = mask & ~np.isnan(z)
     residual = np.where(target, np.clip((z - found.mean) / found.std, -LIMIT, LIMIT), 0)
     half = np.float16

@@ -1,5 +1,6 @@
-"""The pool of training windows: real defects beside their pseudo-clean pictures, real defects on other good pictures,
-and procedural ones on procedural parts. Made once at the start from a seed; the training only draws from it.
+"""The pool of training windows: real defects beside their pseudo-clean pictures, real defects bent and put onto other good
+pictures, and procedural ones on good pictures and on procedural parts. Made once at the start from a seed; the training
+only draws from it.
 
 A folder of pictures holds `<class>/NAME.jpg` with `NAME_mask.png` (255 = defect) and `free/*.jpg` without defects.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,7 +65,7 @@ class Pool:
         self.real.append(real)
 
 
-def read_real(folder: Path, shots: Path | None = None) -> list[Real]:
+def real_paths(folder: Path, shots: Path | None = None) -> list[Path]:
     """Every real defect picture `folder`/<class>/NAME, or only those that the CSV `shots` lists in its column `image`.
 
     A listed path is taken from `folder`, or only its last two parts, <class>/NAME, are.
@@ -75,10 +76,13 @@ def read_real(folder: Path, shots: Path | None = None) -> list[Real]:
         paths = [folder / p if (folder / p).exists() else folder.joinpath(*p.parts[-2:]) for p in listed]
     else:
         paths = sorted(p for p in folder.glob("*/*") if p.suffix.lower() in PICTURES and p.parent.name != "free")
+    return [path for path in paths if not path.stem.endswith("_mask")]
+
+
+def read_real(folder: Path, shots: Path | None = None) -> list[Real]:
+    """The pictures at `real_paths` with their masks."""
     out = []
-    for path in paths:
-        if path.stem.endswith("_mask"):
-            continue
+    for path in real_paths(folder, shots):
         image, mask = cv2.imread(str(path), 0), cv2.imread(str(path.with_name(path.stem + "_mask.png")), 0)
         if image is None or mask is None or mask.shape != image.shape:
             raise ValueError(f"{path}: expected a picture and, beside it, a mask of the same size named {path.stem}_mask.png")
@@ -93,48 +97,119 @@ def read_good(folder: Path) -> list[np.ndarray]:
 
 
 def build(
-    reals: Sequence[Real], good: Sequence[np.ndarray], classes: Sequence[str], seed: int, progress: Progress,
-    per_real: int = 24, parts: int = 500, target: int = 3000,
+    reals: Sequence[Real], good: Sequence[np.ndarray], classes: Sequence[str], shapes: Mapping[str, masks.Shape], seed: int,
+    progress: Progress, per_real: int = 12, target: int = 300, windows: int = 1500,
 ) -> Pool:  # fmt: skip
-    """The whole pool. per_real: windows from each real defect at least; small classes get more, up to `target` a class."""
+    """The whole pool. per_real: windows from each real defect at least; small classes get more, up to `target` a class.
+
+    shapes: those of the masks by class; windows: how many procedural ones.
+    """
     pool, rng = Pool(), np.random.default_rng(seed)
     tiles = [Host(g, masks.part_of(g)) for g in good]
-    made = [_host(rng) for _ in range(max(2, parts // 8))]
     counts = {c: max(1, sum(len(defects_clean.components(r.mask)) for r in reals if r.defect == c)) for c in classes}
     for i, real in enumerate(reals):
         progress("windows of real defects", i, len(reals))
         each = max(per_real, target // counts[real.defect])
-        _real_windows(pool, real, classes.index(real.defect), tiles, made, each, rng)
-    known = [c for c in classes if c in defects_draw.PAINTERS]
-    for i in range(parts if known else 0):
-        progress("procedural parts", i, parts)
-        _procedural_windows(pool, classes, known, rng)
+        _real_windows(pool, real, classes.index(real.defect), tiles, each, rng)
+    progress("procedural windows", 0, windows)
+    made = painted(good, classes, shapes, windows, rng)
+    for column, more in vars(made).items():
+        getattr(pool, column).extend(more)
     return pool
 
 
-def _real_windows(
-    pool: Pool, real: Real, label: int, tiles: Sequence[Host], made: Sequence[Host], each: int, rng: np.random.Generator
-) -> None:
+def painted(
+    good: Sequence[np.ndarray], classes: Sequence[str], shapes: Mapping[str, masks.Shape], windows: int,
+    rng: np.random.Generator, metal: float = 0.3,
+) -> Pool:  # fmt: skip
+    """So many windows of procedural defects of the classes that can be painted, a share `metal` of them on procedural parts.
+
+    The masks are the class's general ones or, every other time, those of `shapes`.
+    """
+    pool, known, each = Pool(), [c for c in classes if c in defects_draw.PAINTERS], 8
+    while known and len(pool.label) < windows:
+        on_metal = not good or rng.random() < metal
+        picture = good[int(rng.integers(len(good)))] if not on_metal else None
+        host = _host(rng) if picture is None else Host(picture, masks.part_of(picture))
+        for defect in [known[int(i)] for i in rng.integers(len(known), size=each)]:
+            shape = shapes[defect] if defect in shapes and rng.random() < 0.5 else defects_draw.SHAPES[defect]
+            unit = math.sqrt(host.image.size) / shape.field * float(np.exp(rng.normal(0, 0.2)))
+            mask = masks.draw(shape, host.part, rng, unit)
+            image = defects_draw.paint(defect, host.image, mask, host.part, rng)
+            pool.add(classes.index(defect), False, *_view(image, host.image, mask, rng))
+    return pool
+
+
+def _real_windows(pool: Pool, real: Real, label: int, tiles: Sequence[Host], each: int, rng: np.random.Generator) -> None:
     everything = cv2.dilate(real.mask, np.ones((5, 5), np.uint8))
     for one in defects_clean.components(real.mask):
         wide = cv2.dilate(one, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5)))
         large, (_, _, w, h) = bool(wide.mean() > 0.12), cv2.boundingRect(wide)
         movable = max(w, h) <= 110 and not _touches(wide, real.image)
         views = [defects_clean.without(real.image, wide, everything, rng) for _ in range(1 if large else 4)]
+        own = cv2.dilate(one, cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)))
         for _ in range(each):
-            clean, defect, mask = views[int(rng.integers(len(views)))], real.image, wide
-            if tiles and large and rng.random() < 0.75:
-                other = cv2.resize(
-                    tiles[int(rng.integers(len(tiles)))].image, (mask.shape[1], mask.shape[0]), interpolation=cv2.INTER_AREA
-                )
-                clean, defect = other, defects_clean.transplant(defect, clean, mask, other, (0, 0), True)
-            elif movable and rng.random() < 0.55:
-                hosts = made if not tiles or rng.random() < 0.3 else tiles
-                moved = _moved(defect, clean, mask, hosts[int(rng.integers(len(hosts)))], rng)
+            clean, defect, mask = views[int(rng.integers(len(views)))], real.image, own
+            host = tiles[int(rng.integers(len(tiles)))] if tiles and rng.random() < 0.75 else None
+            if host and movable:
+                moved = _moved(defect, clean, mask, host, rng)
                 if moved is None:
                     continue
                 defect, clean, mask = moved
-            pool.add(label, True, *_view(defect, clean, mask, rng))
+            elif host and large:
+                other = cv2.resize(host.image, (mask.shape[1], mask.shape[0]), interpolation=cv2.INTER_AREA)
+                clean, defect = other, defects_clean.transplant(defect, clean, mask, other, (0, 0), True)
+            elif host:
+                defect, clean, mask = _slid(defect, clean, mask, host, rng)
+            if rng.random() < 0.8:
+                defect, mask = _bent(defect, clean, mask, rng)
+            if mask.any():
+                pool.add(label, True, *_view(defect, clean, mask, rng))
+
+
+def _bent(defect: np.ndarray, clean: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """The same defect, a little turned, stretched and wavy, fainter or stronger; the good surface below stays as it is."""
+    x, y, w, h = cv2.boundingRect(mask)
+    x0, y0 = max(x - 24, 0), max(y - 24, 0)
+    there = (slice(y0, y + h + 24), slice(x0, x + w + 24))
+    change, m = (defect - clean)[there] * mask[there], mask[there].astype(np.float32)
+    size = m.shape
+    turn = cv2.getRotationMatrix2D((x + w / 2 - x0, y + h / 2 - y0), rng.normal(0, 5), float(np.exp(rng.normal(0, 0.12))))
+    turn[0] *= math.exp(rng.normal(0, 0.1))
+    turn[:, 2] += np.array([x + w / 2 - x0, y + h / 2 - y0]) - turn @ np.array([x + w / 2 - x0, y + h / 2 - y0, 1])
+    yy, xx = np.mgrid[0 : size[0], 0 : size[1]].astype(np.float32)
+    sway = rng.uniform(0, min(3.0, 0.12 * max(w, h)))
+    dx, dy = (sway * defects_draw.noise(rng, size, rng.uniform(6, 20)) for _ in range(2))
+    mx = (turn[0, 0] * xx + turn[0, 1] * yy + turn[0, 2] + dx).astype(np.float32)
+    my = (turn[1, 0] * xx + turn[1, 1] * yy + turn[1, 2] + dy).astype(np.float32)
+    moved, covered = (cv2.remap(z, mx, my, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for z in (change, m))
+    out, bent = clean.copy(), np.zeros_like(mask)
+    bent[there] = covered > 0.5
+    out[there] = np.clip(out[there] + moved * float(np.exp(rng.normal(0.05, 0.2))) * bent[there], 0, 255)
+    return out, bent
+
+
+def _slid(
+    defect: np.ndarray, clean: np.ndarray, mask: np.ndarray, on: Host, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A defect at an edge, as a change in units of the brightness, at the same edge of another good picture."""
+    height, width = mask.shape
+    x, y, w, h = cv2.boundingRect(mask)
+    to_y, to_x = on.image.shape
+    crop = mask[y : y + h, x : x + w][:to_y, :to_x]
+    h, w = crop.shape
+    sides = {"left": x, "right": width - x - w, "top": y, "bottom": height - y - h}
+    near = min(sides, key=lambda side: sides[side])
+    free_x, free_y = int(rng.integers(to_x - w + 1)), int(rng.integers(to_y - h + 1))
+    at_x = {"left": min(x, to_x - w), "right": max(to_x - w - sides["right"], 0)}.get(near, free_x)
+    at_y = {"top": min(y, to_y - h), "bottom": max(to_y - h - sides["bottom"], 0)}.get(near, free_y)
+    there = (slice(at_y, at_y + h), slice(at_x, at_x + w))
+    own = (slice(y, y + h), slice(x, x + w))
+    ratio = (float(on.image[there].mean()) + 20) / (float(clean[own].mean()) + 20)
+    out, moved = on.image.copy(), np.zeros(on.image.shape, np.uint8)
+    moved[there] = crop
+    out[there] = np.clip(out[there] + (defect - clean)[own] * crop * float(np.clip(ratio, 0.3, 3)), 0, 255)
+    return out, on.image, moved
 
 
 def _moved(
@@ -194,14 +269,6 @@ def _view(
     shift_x, shift_y = rng.uniform(-slack, slack, 2)
     window = region.window_around(wide.x + w / 2 + shift_x, wide.y + h / 2 + shift_y, side, mask.shape)
     return defect, clean, region.Step(window, wide)
-
-
-def _procedural_windows(pool: Pool, classes: Sequence[str], known: Sequence[str], rng: np.random.Generator) -> None:
-    host = _host(rng)
-    for defect in known:
-        mask = masks.draw(defects_draw.SHAPES[defect], host.part, rng, float(np.exp(rng.uniform(-0.1, 0.6))))
-        painted = defects_draw.paint(defect, host.image, mask, host.part, rng)
-        pool.add(classes.index(defect), False, *_view(painted, host.image, mask, rng))
 
 
 def _host(rng: np.random.Generator) -> Host:

@@ -1,7 +1,7 @@
 """The network that draws a defect into a region of interest, and its way into ONNX.
 
 A small U-Net in pixel space (Ho et al. 2020, section 3.3, with the scale-shift conditioning of Dhariwal & Nichol 2021),
-all convolutions at half resolution or less: a 2x2 pixel-unshuffle stem, channels 32/64/96, attention at 8x8 only.
+all convolutions at half resolution or less: a 2x2 pixel-unshuffle stem, channels 24/48/96, attention at 8x8 only.
 It predicts v (Salimans & Ho 2022) of the *change* that turns good pixels into the defect, and is multiplied by the
 mask, so that outside the mask nothing can change.
 """
@@ -9,15 +9,17 @@ mask, so that outside the mask nothing can change.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 SIDE = 64
 """Side of the region of interest, pixels."""
-WIDTHS = (32, 64, 96)
+WIDTHS = (24, 48, 96)
 EMBEDDING = 96
 
 
@@ -103,6 +105,28 @@ class DefectNet(nn.Module):
         h = self.up[3](torch.cat([h, d2], 1), e)
         h = self.up[4](torch.cat([h, d1], 1), e)
         return functional.pixel_shuffle(self.head(h), 2) * mask
+
+
+def save_weights(net: DefectNet, classes: Sequence[str], path: Path) -> None:
+    """The weights in half precision, with the names of the classes, as .npz at `path`."""
+    weights = {name: values.numpy().astype(np.float16) for name, values in net.state_dict().items()}
+    np.savez_compressed(path, classes=np.array(classes), **weights)  # type: ignore[arg-type]
+
+
+def load_weights(path: Path, classes: Sequence[str]) -> DefectNet:
+    """A network for `classes` with the weights at `path`; a class that those do not know begins as their mean."""
+    with np.load(path) as f:
+        kept = {name: torch.from_numpy(f[name].astype(np.float32)) for name in f.files if name != "classes"}
+        known = [str(name) for name in f["classes"]]
+    first = kept["embed.0.weight"]
+    at = first.shape[1] - 2 - len(known)
+    of = {name: first[:, at + k] for k, name in enumerate(known)}
+    unknown = first[:, at : at + len(known)].mean(1)
+    columns = torch.stack([of.get(name, unknown) for name in classes], 1)
+    kept["embed.0.weight"] = torch.cat([first[:, :at], columns, first[:, -2:]], 1)
+    net = DefectNet(len(classes))
+    net.load_state_dict(kept)
+    return net
 
 
 def export(net: DefectNet, path: Path) -> None:

@@ -54,7 +54,7 @@ def windows(
     return feeds, gain[:, None]
 
 
-def measure(onnx: Path, pool: dict[str, np.ndarray], classes: int, each: int = 10) -> list[dict[str, Any]]:
+def measure(onnx: Path, pool: dict[str, np.ndarray], classes: int, each: int = 4) -> list[dict[str, Any]]:
     """One row per operating point."""
     engine = open_engine(onnx)
     feeds, gain = windows(pool, classes, each)
@@ -122,7 +122,7 @@ def main(argv: list[str] | None = None) -> int:
     with np.load(args.bundle / "work" / "pool.npz") as f:
         pool = dict(f)
     table = {name: facts["strength"] for name, facts in json.loads((args.bundle / "shapes.json").read_text()).items()}
-    for row in measure(args.bundle / "denoiser.onnx", pool, len(table)):
+    for row in measure(args.bundle / "denoiser.onnx", pool, len(table), 10):
         print(row["sampler"], row["steps"], row["quality"])
     for name, rows in dial(args.bundle / "denoiser.onnx", pool, table).items():
         print(f"{name:10s}", "  ".join(f"severity {s:.1f}: asked {asked:.2f} drawn {drawn:.2f}" for s, asked, drawn in rows))

@@ -47,7 +47,7 @@ def _triple(
 ) -> np.ndarray:
     """One item: the good picture, the mask and the synthetic picture, cut around the defect, side by side."""
     site = Site((pictures,), models={KIND.name: (bundle,)})
-    params = {"image": {"path": name}, "defect": defect} | ({} if severity is None else {"severity": severity})
+    params = {"image": {"path": name}, "defect": defect, "gate": "off"} | ({} if severity is None else {"severity": severity})
     with tempfile.TemporaryDirectory() as folder:
         task = Task("sheet", seed, Path(folder), bundle, bundle.manifest.operating_points[0], lambda _: engine, site)
         item = play(KIND, params, task).output["items"][0]

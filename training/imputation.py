@@ -143,14 +143,29 @@ def validate(model: Model, held_out: list[Batch]) -> tuple[float, float]:
 
 
 # ------------------------------------------------------------------ the training itself
-def train(work: Path, minutes: float, shards: int, lr: float = 2e-3) -> None:
-    """Trains until `minutes` of training (over all starts) are used up; leaves its checkpoint in `work`."""
+def begin_from(model: Model, earlier: dict[str, Tensor]) -> None:
+    """The weights of an earlier training; features of a cell that it did not know yet, the last ones, begin at 0."""
+    entry = "encoder.enter.weight"
+    known = earlier[entry]
+    fresh = torch.zeros_like(model.encoder.enter.weight)
+    fresh[:, : known.shape[1]] = known
+    model.load_state_dict(earlier | {entry: fresh})
+
+
+def train(work: Path, minutes: float, shards: int, start: Path | None = None, lr: float = 2e-3) -> None:
+    """Trains until `minutes` of training (over all starts) are used up; leaves its checkpoint in `work`.
+
+    start: the checkpoint of an earlier training to take the weights from.
+    """
     torch.set_num_threads(1)
     pool, held_out = Pool(work / "shards", limit=300), [_held_out(i) for i in range(8)]
     while len(pool.shards) < shards:
         pool.grow()
         print(f"\rcases: shard {len(pool.shards)} of {shards}", end="", flush=True)
     model = Model()
+    if start:
+        begin_from(model, torch.load(start, weights_only=True)["mean"])
+        lr /= 2
     print(f"\n{sum(p.numel() for p in model.parameters()):,} parameters")
     optimiser = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
     mean, used, cpu, step, checkpoint = copy.deepcopy(model), 0.0, 0.0, 0, work / "checkpoint.pt"
@@ -203,13 +218,14 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/imputation"), help="folder of shards and checkpoint")
     parser.add_argument("--minutes", type=float, default=60, help="minutes of training on one core")
     parser.add_argument("--shards", type=int, default=120, help="shards of cases made before the training starts")
+    parser.add_argument("--start", type=Path, help="checkpoint of an earlier training to take the weights from")
     parser.add_argument("--version", default="0.1.0", help="version of the bundle")
     parser.add_argument(
         "--now", action="store_true", help="write the bundle from the checkpoint as it stands, without training"
     )
     args = parser.parse_args()
     if not args.now:
-        train(args.work, args.minutes, args.shards)
+        train(args.work, args.minutes, args.shards, args.start)
     state = torch.load(args.work / "checkpoint.pt", weights_only=True)
     model = Model()
     model.load_state_dict(state["mean"])

@@ -2,8 +2,9 @@
 
 A plant is a handful of latent factors (noise of short and long memory, oscillation, daily cycles, batch cycles, on-off
 states, set points, bursts) that reach its sensors through sparse loadings with transport delays and thermal lags; each
-sensor then has its own characteristic (saturation, valve, quantisation, dead band), noise and drift, and half-way
-through the plant may change its regime. Everything is a function of the generator that is handed in. numpy alone.
+sensor then has its own characteristic (saturation, valve, quantisation, dead band), noise and drift. Half-way through the
+plant may change its regime, what follows what may drift over the whole recording, and by day all may be livelier than by
+night. Everything is a function of the generator that is handed in. numpy alone.
 """
 
 from __future__ import annotations
@@ -21,23 +22,43 @@ def plant(rng: Rng, tags: int, rows: int) -> np.ndarray:
     factors = int(rng.integers(1, tags + 2))
     menu = rng.choice(len(_FACTORS), size=rng.integers(1, 5), p=_SHARES)
     latent = np.stack([_unit(_FACTORS[rng.choice(menu)](rng, rows)) for _ in range(factors)], 1)
+    lively = _lively(rng, rows)
+    latent *= np.where(rng.random(factors) < 0.7, lively[:, None], 1)
     loadings = _loadings(rng, factors, tags)
-    if rng.random() < 0.25:  # a change of regime: other loadings from some row on
-        at = int(rng.integers(rows // 10, rows))
-        other = np.where(rng.random(loadings.shape) < 0.5, loadings, _loadings(rng, factors, tags))
-        latent_before, latent_after = latent.copy(), latent.copy()
-        latent_before[at:], latent_after[:at] = 0, 0
-        columns = _carried(rng, latent_before, loadings) + _carried(rng, latent_after, other)
-    else:
-        columns = _carried(rng, latent, loadings)
+    other = np.where(rng.random(loadings.shape) < 0.5, loadings, _loadings(rng, factors, tags))
+    changed = _changed(rng, rows)[:, None]
+    columns = _carried(rng, latent * (1 - changed), loadings) + _carried(rng, latent * changed, other)
     own = rng.random(tags) < 0.4  # sensors that also live a life of their own
     for k in np.flatnonzero(own).tolist():
         columns[:, k] += rng.uniform(0.1, 1.2) * _unit(_FACTORS[rng.choice(menu)](rng, rows))
     columns = _unit(columns)
     noisy = rng.choice([0.0, 0.02, 0.1, 0.3], p=[0.2, 0.3, 0.3, 0.2])
     for k in range(tags):
-        columns[:, k] = _sensor(rng, columns[:, k], latent, noisy)
+        columns[:, k] = _sensor(rng, columns[:, k], latent, noisy, lively)
     return columns * rng.lognormal(0, 1, tags) + rng.normal(0, 3, tags)
+
+
+def _lively(rng: Rng, rows: int) -> np.ndarray:
+    """(rows,) positive: by how much factors swing more at some hours than at others; mostly 1."""
+    if rng.random() < 0.6:
+        return np.ones(rows)
+    phase = 2 * np.pi * (np.arange(rows) / rng.choice([24.0, 24.0, 48.0, 96.0, float(rng.integers(8, 169))]) + rng.random())
+    wave = sum(rng.normal(0, 0.5 / n) * np.sin(n * phase + rng.uniform(0, 6.3)) for n in range(1, 4))
+    out: np.ndarray = np.exp(wave)
+    return out
+
+
+def _changed(rng: Rng, rows: int) -> np.ndarray:
+    """(rows,) 0 ... 1: how far the plant has gone over to its other loadings: not at all, at one row, or to and fro slowly."""
+    kind = rng.random()
+    if kind < 0.5:
+        return np.zeros(rows)
+    if kind < 0.7:
+        return (np.arange(rows) > rng.integers(rows // 10, rows)).astype(float)
+    out: np.ndarray = 1 / (
+        1 + np.exp(-rng.normal(-0.5, 1) - _unit(_smoothed(rng.standard_normal(rows), rows / rng.uniform(2, 12))))
+    )
+    return out
 
 
 def _loadings(rng: Rng, factors: int, tags: int) -> np.ndarray:
@@ -57,7 +78,7 @@ def _carried(rng: Rng, latent: np.ndarray, loadings: np.ndarray) -> np.ndarray:
     return out
 
 
-def _sensor(rng: Rng, x: np.ndarray, latent: np.ndarray, noisy: float) -> np.ndarray:
+def _sensor(rng: Rng, x: np.ndarray, latent: np.ndarray, noisy: float, lively: np.ndarray) -> np.ndarray:
     """A sensor's own characteristic, then its noise, drift and resolution."""
     shape = rng.choice(8, p=[0.52, 0.1, 0.08, 0.08, 0.06, 0.08, 0.04, 0.04])
     if shape == 1:
@@ -74,16 +95,16 @@ def _sensor(rng: Rng, x: np.ndarray, latent: np.ndarray, noisy: float) -> np.nda
         x = _held(x, rng.uniform(0.1, 0.5))
     elif shape == 7:  # a switch
         x = (x > rng.normal(0, 0.7)).astype(float)
-    level = noisy * rng.lognormal(0, 0.7) if rng.random() < 0.85 else rng.uniform(0, 1)
-    x = _unit(x) + level * _noise(rng, len(x))
+    level = noisy * rng.lognormal(0, 0.7) if rng.random() < 0.8 else rng.uniform(0, 2)
+    x = _unit(x) + level * _noise(rng, len(x)) * (lively if rng.random() < 0.5 else 1)
     if rng.random() < 0.1:  # rare spikes
         x = x + (rng.random(len(x)) < rng.uniform(0.001, 0.02)) * rng.standard_t(3, len(x)) * rng.uniform(1, 4)
     if rng.random() < 0.15:  # drift
         x = x + rng.normal(0, 1) * np.linspace(0, 1, len(x))
     if rng.random() < 0.15:  # a shifted zero, as after a service
         x = x + rng.normal(0, 0.7) * (np.arange(len(x)) > rng.integers(len(x)))
-    if rng.random() < 0.25:
-        step = rng.choice([0.02, 0.1, 0.3])
+    if rng.random() < 0.3:
+        step = rng.choice([0.02, 0.1, 0.3, 0.7, 1.3])
         x = np.round(x / step) * step
     return x
 

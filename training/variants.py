@@ -3,7 +3,8 @@
     python -m denoised.training.variants models/surface-defects
     python -m denoised.training.variants models/plant-imputer
 
-The bundle needs its fp32 variant alone; whatever else is in it is made again. Problems are procedural, or the windows that a
+The bundle needs its fp32 variant alone; a `distilled` one beside it is measured and gets an int8 file too; whatever else is
+in it is made again. Problems are procedural, or the windows that a
 defect model was trained on where its work/ is still there: one half of them calibrates int8 over all steps, the other half
 is measured. A variant is shipped where its distance to float32 is within its kind's limit at every operating point and,
 for int8, where its networks take less CPU time. About 1.5 CPU minutes for surface-defects and 1 for plant-imputer.
@@ -30,10 +31,13 @@ from ..engines.schedules import schedule
 from ..plugins.play import drive, solve, walk
 from ..plugins.sensor_imputation.gaussian import LENGTH, calibrate, standardise
 from ..plugins.sensor_imputation.quantiles import LEVELS, of_ensemble
-from ..plugins.sensor_imputation.series import impute
+from ..plugins.sensor_imputation.response import Response
+from ..plugins.sensor_imputation.series import Way, impute
 from . import defects_data, defects_draw, defects_report, plants
 from .variants_graph import Feeds, in_half, in_int8, quantisable, with_constant_shapes
 
+SOURCES = ("fp32", "distilled")
+"""The float32 variants that a bundle comes with."""
 FIT, HELD_OUT = 0, 1
 """The half of the problems that int8 is calibrated on, and the half that everything is measured on."""
 
@@ -97,7 +101,7 @@ class Defects:
 
     def __init__(self, bundle: Bundle, fp32: Networks, each: int = 8):
         classes = bundle.manifest.classes
-        pool = _pool(bundle, 3 * each)
+        pool = _pool(bundle, max(100, 24 * each))
         halves = ({k: v[half::2] for k, v in pool.items()} for half in (FIT, HELD_OUT))
         self._halves = [defects_report.windows(half, len(classes), each) for half in halves]
         self.count = len(self._halves[HELD_OUT][1])
@@ -125,8 +129,8 @@ class Defects:
         return {"rms_grey": round(self.distance(answers, self._best), 2)}
 
 
-def _pool(bundle: Bundle, parts: int) -> dict[str, np.ndarray]:
-    """What the model was trained on, else windows on so many procedural metal parts; see `defects_data.columns`."""
+def _pool(bundle: Bundle, count: int) -> dict[str, np.ndarray]:
+    """What the model was trained on, else so many windows on procedural metal parts; see `defects_data.columns`."""
     kept = bundle.folder / "work" / "pool.npz"
     if kept.exists():
         with np.load(kept) as f:
@@ -136,7 +140,7 @@ def _pool(bundle: Bundle, parts: int) -> dict[str, np.ndarray]:
         raise ValueError(
             f"{kept}: not there, and not all of {', '.join(classes)} can be drawn by procedure; keep work/ of the training"
         )
-    return defects_data.columns(defects_data.build([], [], classes, 0, lambda *progress: None, parts=parts))
+    return defects_data.columns(defects_data.painted([], classes, {}, count, np.random.default_rng(0)))
 
 
 class Plants:
@@ -161,21 +165,26 @@ class Plants:
     def answers(self, networks: Networks, point: OperatingPoint, half: int) -> np.ndarray:
         """See `Trial`: (levels, missing cells of all windows) in z units, from ensembles of 32."""
         manifest, out = self._bundle.manifest, []
-        sigmas = schedule(manifest.schedule, point.steps, **manifest.schedule_args)
+        sigmas = schedule(manifest.schedule, point.steps, **manifest.schedule_args) if point.steps else []
+        way = Way(networks.get("encoder"), () if point.steps else LEVELS, 32, bool(point.steps), point.batch)
+
+        def solver(problem: Problem) -> np.ndarray:
+            if not point.steps:
+                return problem.x
+            return solve(walk(problem, networks["denoiser"], sigmas, point.sampler, manifest.prediction))
 
         for number, (calibration, z, _) in enumerate(self._halves[half]):
 
-            def take(at: int, ensemble: np.ndarray, z: np.ndarray = z) -> None:
-                missing = np.isnan(z[at : at + ensemble.shape[1]])
-                out.append(of_ensemble(ensemble, LEVELS)[:, missing])
+            def take(at: int, answer: np.ndarray, z: np.ndarray = z) -> None:
+                missing = np.isnan(z[at : at + answer.shape[1]])
+                out.append((of_ensemble(answer, LEVELS) if point.steps else answer)[:, missing])
 
-            problems = impute(calibration, z, networks["encoder"], 32, point.batch, 0, number, take)
-            drive(problems, lambda p: solve(walk(p, networks["denoiser"], sigmas, point.sampler, manifest.prediction)))
+            drive(impute(calibration, Response.none(z.shape[1]), z, way, 0, number, take), solver)
         return np.concatenate(out, 1)
 
     def crps(self, answers: np.ndarray) -> float:
         """Twice the pinball loss averaged over the levels, in z units."""
-        truth = np.concatenate([t[np.isnan(z)] for _, z, t in self._halves[HELD_OUT]])
+        truth = self._truth()
         levels = np.array(LEVELS)[:, None]
         d = truth - answers
         return float(2 * np.maximum(levels * d, (levels - 1) * d).mean())
@@ -185,10 +194,35 @@ class Plants:
         return abs(self.crps(answers) / self.crps(fp32) - 1)
 
     def quality(self, answers: np.ndarray) -> dict[str, float]:
-        """CRPS in standard deviations of the tags."""
-        return {"crps": round(self.crps(answers), 4)}
+        """CRPS in standard deviations of the tags, and the share of truths inside the 5-95 % band."""
+        truth = self._truth()
+        return {
+            "crps": round(self.crps(answers), 4),
+            "coverage": round(float(((answers[0] <= truth) & (truth <= answers[-1])).mean()), 3),
+        }
+
+    def _truth(self) -> np.ndarray:
+        return np.concatenate([t[np.isnan(z)] for _, z, t in self._halves[HELD_OUT]])
+
+    def ladder(self, fp32: Networks) -> list[dict[str, Any]]:
+        """A manifest entry per rung, from the closed form alone to four steps; CPU time of all the work, the least of three."""
+        rows = []
+        for variant, sampler, steps in RUNGS:
+            point = OperatingPoint(variant, sampler, steps, 8)
+            took = []
+            for _ in range(3):
+                began = time.process_time()
+                answers = self.answers(fp32 if variant == "fp32" else {}, point, HELD_OUT)
+                took.append(time.process_time() - began)
+            quality = self.quality(answers) | {"cpu_ms_per_window": round(min(took) / self.count * 1e3, 2)}
+            rows.append({"variant": variant, "sampler": sampler, "steps": steps, "batch": 8, "quality": quality})
+            print(f"{variant} {sampler} {steps} steps: {quality}", flush=True)
+        return rows
 
 
+RUNGS = (("fp32", "gaussian_exact", 2), ("fp32", "gaussian_exact", 1), ("fp32", "gaussian_exact", 4), ("fp32", "none", 0))
+RUNGS += (("closed-form", "none", 0),)
+"""Operating points of sensor imputation, the default first."""
 TRIALS: dict[str, Any] = {"defect-synthesis": Defects, "sensor-imputation": Plants}
 
 
@@ -200,7 +234,11 @@ def write_variant(variant: str, source: Path, to: Path, feeds: list[Feeds]) -> N
 
 
 def measure(trial: Trial, networks: dict[str, Networks], points: Iterable[OperatingPoint]) -> list[dict[str, Any]]:
-    """One manifest entry per point and variant; the variants take turns, three times, and the least CPU time is taken."""
+    """One manifest entry per point and variant; the first variant is the float32 that the others were made of.
+
+    The variants take turns, three times, and the least CPU time is taken.
+    """
+    source = next(iter(networks))
     rows: dict[str, list[dict[str, Any]]] = {variant: [] for variant in networks}
     for point in points:
         took = {variant: [0.0] * 3 for variant in networks}
@@ -212,23 +250,23 @@ def measure(trial: Trial, networks: dict[str, Networks], points: Iterable[Operat
                 took[variant][turn] = sum(engine.spent for engine in mine.values()) - began
         for variant, found in answers.items():
             quality = trial.quality(found)
-            if variant != "fp32":
-                quality[trial.distance_name] = round(trial.distance(found, answers["fp32"]), 4)
+            if variant != source:
+                quality[trial.distance_name] = round(trial.distance(found, answers[source]), 4)
             quality["cpu_ms_per_window"] = round(min(took[variant]) / trial.count * 1e3, 2)
             place = {"variant": variant, "sampler": point.sampler, "steps": point.steps, "batch": point.batch}
             rows[variant].append({**place, "quality": quality})
-            print(f"{variant:5} {point.sampler} {point.steps:3} steps: {quality}", flush=True)
+            print(f"{variant:14} {point.sampler} {point.steps:3} steps: {quality}", flush=True)
     return [row for of_variant in rows.values() for row in of_variant]
 
 
-def verdict(variant: str, rows: list[dict[str, Any]], distance: str, limit: float) -> str | None:
-    """Why a variant is not shipped, or None. distance: what it is called in the rows."""
+def verdict(variant: str, rows: list[dict[str, Any]], distance: str, limit: float, source: str = "fp32") -> str | None:
+    """Why a variant is not shipped, or None. distance: what it is called in the rows; source: what it was made of."""
     worst = max(row["quality"][distance] for row in rows if row["variant"] == variant)
     if worst > limit:
         return f"{distance} {worst:g}, more than {limit:g}"
-    times = [sum(r["quality"]["cpu_ms_per_window"] for r in rows if r["variant"] == v) for v in (variant, "fp32")]
-    if variant == "int8" and times[0] >= times[1]:
-        return f"{times[0] / times[1]:.2f} times the CPU time of fp32 ({distance} {worst:g})"
+    times = [sum(r["quality"]["cpu_ms_per_window"] for r in rows if r["variant"] == v) for v in (variant, source)]
+    if variant.endswith("int8") and times[0] >= times[1]:
+        return f"{times[0] / times[1]:.2f} times the CPU time of {source} ({distance} {worst:g})"
     return None
 
 
@@ -251,45 +289,72 @@ def make(folder: Path) -> None:
     bundle = read_bundle(folder)
     if "fp32" not in bundle.manifest.variants:
         raise ValueError(f"{folder}: has no variant fp32 to make others of; found {', '.join(bundle.manifest.variants)}")
-    files = bundle.manifest.variants["fp32"]
-    points = [p for p in bundle.manifest.operating_points if p.variant == "fp32"]
-    fp32 = {name: _Watched(bundle.file(file)) for name, file in files.items()}
-    trial: Trial = TRIALS[bundle.manifest.kind](bundle, fp32)
-    for engine in fp32.values():
-        engine.feeds = []
-    trial.answers(fp32, max(points, key=lambda p: p.steps), FIT)
-    seen = {name: engine.feeds or [] for name, engine in fp32.items()}
-    for engine in fp32.values():
-        engine.feeds = None
-    networks: dict[str, Networks] = {"fp32": fp32}
+    trial: Trial = TRIALS[bundle.manifest.kind](bundle, _opened(bundle, "fp32"))
+    rows: list[dict[str, Any]] = []
+    rungs: list[dict[str, Any]] = []
+    shipped: dict[str, dict[str, str]] = {}
+    refused: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as made:
-        for variant in trial.variants:
-            for name, file in files.items():
-                write_variant(variant, bundle.folder / file, Path(made, f"{name}-{variant}.onnx"), seen[name])
-            networks[variant] = {name: _Watched(Path(made, f"{name}-{variant}.onnx")) for name in files}
-        rows = measure(trial, networks, points)
-        refused = {v: why for v in trial.variants if (why := verdict(v, rows, trial.distance_name, trial.limit))}
+        for source in (s for s in SOURCES if s in bundle.manifest.variants):
+            files, own = bundle.manifest.variants[source], _opened(bundle, source)
+            points = [p for p in bundle.manifest.operating_points if p.variant == source and p.steps]
+            for engine in own.values():
+                engine.feeds = []
+            trial.answers(own, max(points, key=lambda p: p.steps), FIT)
+            seen = {name: engine.feeds or [] for name, engine in own.items()}
+            for engine in own.values():
+                engine.feeds = None
+            sampled = {name: file for name, file in files.items() if seen[name]}
+            networks: dict[str, Networks] = {source: own}
+            for variant in trial.variants if source == "fp32" else ("int8",):
+                called = variant if source == "fp32" else f"{source}-{variant}"
+                for name, file in sampled.items():
+                    write_variant(variant, bundle.folder / file, Path(made, f"{name}-{called}.onnx"), seen[name])
+                networks[called] = {name: _Watched(Path(made, f"{name}-{called}.onnx")) for name in sampled}
+            rows += measure(trial, networks, points)
+            found = {v: verdict(v, rows, trial.distance_name, trial.limit, source) for v in networks if v != source}
+            rungs += trial.ladder(own) if isinstance(trial, Plants) and source == "fp32" else []
+            refused |= {v: why for v, why in found.items() if why}
+            shipped |= {v: {**files, **{n: f"{n}-{v}.onnx" for n in sampled}} for v, why in found.items() if not why}
         about: dict[str, Any] = {"command": f"python -m denoised.training.variants {folder}"}
         about["cpu_minutes"] = round((time.process_time() - began) / 60, 1)
         if refused:
             about["not_shipped"] = refused
             print(*(f"{variant} is not shipped: {why}" for variant, why in refused.items()), sep="\n")
-        _ship(bundle, Path(made), [v for v in trial.variants if v not in refused], rows, about)
+        _ship(bundle, Path(made), shipped, rows, rungs, about)
 
 
-def _ship(bundle: Bundle, made: Path, shipped: list[str], rows: list[dict[str, Any]], about: dict[str, Any]) -> None:
-    """Puts the files of these variants into the bundle and takes others away; rewrites its manifest and sums."""
-    of_variant = bundle.manifest.variants
-    files = of_variant["fp32"]
-    for file in {f for names in of_variant.values() for f in names.values()} - set(files.values()):
+def _opened(bundle: Bundle, variant: str) -> dict[str, _Watched]:
+    return {name: _Watched(bundle.file(file)) for name, file in bundle.manifest.variants[variant].items()}
+
+
+def _ship(
+    bundle: Bundle,
+    made: Path,
+    shipped: dict[str, dict[str, str]],
+    rows: list[dict[str, Any]],
+    rungs: list[dict[str, Any]],
+    about: dict[str, Any],
+) -> None:
+    """Puts the files of these variants into the bundle and takes others away; rewrites its manifest and sums.
+
+    A network that sampling never calls (the gate's detector) has no variants: all of them use the same file. rungs: points
+    that stand for the float32 ones of rows, those of variants without networks among them.
+    """
+    kept = {v: files for v, files in bundle.manifest.variants.items() if v in SOURCES}
+    there = {f for files in bundle.manifest.variants.values() for f in files.values()}
+    for file in there - {f for files in kept.values() for f in files.values()}:
         (bundle.folder / file).unlink(missing_ok=True)
-    for file in (f"{name}-{variant}.onnx" for variant in shipped for name in files):
+    ours = {f for files in kept.values() for f in files.values()}
+    for file in {f for files in shipped.values() for f in files.values()} - ours:
         data = (made / file).read_bytes()
         (bundle.folder / file).write_bytes(data)
         print(f"{file}: {len(data) / 1e6:.2f} MB")
     plain: dict[str, Any] = yaml.safe_load((bundle.folder / "model.yaml").read_text("utf-8"))
-    plain["variants"] = {"fp32": files, **{v: {name: f"{name}-{v}.onnx" for name in files} for v in shipped}}
-    plain["operating_points"] = [row for row in rows if row["variant"] in plain["variants"]]
+    plain["variants"] = kept | shipped
+    plain["variants"] |= {row["variant"]: {} for row in rungs if row["variant"] not in plain["variants"]}
+    others = [row for row in rows if row["variant"] in plain["variants"] and not (rungs and row["variant"] == "fp32")]
+    plain["operating_points"] = rungs + others
     plain["training"]["variants"] = about
     text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120)
     (bundle.folder / "model.yaml").write_text(text, "utf-8")

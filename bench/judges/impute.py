@@ -2,8 +2,9 @@
 
     cd <repository> && .venv/bin/python ../shared/tools/impute_eval.py --callable bench.judges.impute:impute
 
-`impute` returns joint samples, `quantiles` those of the network's head without any sampling; `gaussian` the closed form
-alone. Each calibrates once per data set from `ctx["train"]`, as a site would from its own history; no weights are trained.
+The rungs of the ladder: `gaussian` the closed form alone, `quantiles` the network's head without any sampling, `draws` joint
+samples of that head without the denoiser, `one_step` and `impute` (two steps) joint samples. Each is calibrated once per data
+set from `ctx["train"]` as `denoised calibrate-sensors` does it from a site's own history; no weights are trained.
 `alone` uses no history at all.
 """
 
@@ -19,62 +20,74 @@ from denoised.engines.engine import Engine, open_engine
 from denoised.engines.schedules import schedule
 from denoised.plugins.kind import Problem
 from denoised.plugins.play import drive, solve, walk
-from denoised.plugins.sensor_imputation.gaussian import Calibration, calibrate, condition, standardise
-from denoised.plugins.sensor_imputation.quantiles import KNOTS
+from denoised.plugins.sensor_imputation.gaussian import calibrate, in_units, standardise
+from denoised.plugins.sensor_imputation.quantiles import LEVELS
+from denoised.plugins.sensor_imputation.response import Response
+from denoised.plugins.sensor_imputation.series import Way
 from denoised.plugins.sensor_imputation.series import impute as impute_series
-from denoised.plugins.sensor_imputation.work import groups
+from denoised.plugins.sensor_imputation.site import learn
+from denoised.plugins.sensor_imputation.stored import Part
 
 SAMPLES = 32
-_calibrations: dict[tuple[Any, ...], tuple[Any, Calibration]] = {}
+_parts: dict[int, tuple[Any, tuple[Part, ...]]] = {}
 
 
 def impute(x: np.ndarray, ctx: Mapping[str, Any]) -> np.ndarray:
     """x (B, L, K) standardised, NaN = missing -> joint samples (B, SAMPLES, L, K); measured cells unchanged."""
-    return _answers(x, ctx, SAMPLES)
+    return _answers(x, _site(ctx), Way(_model()[1], samples=SAMPLES), 2)
+
+
+def one_step(x: np.ndarray, ctx: Mapping[str, Any]) -> np.ndarray:
+    """As `impute`, with one step in place of two."""
+    return _answers(x, _site(ctx), Way(_model()[1], samples=SAMPLES), 1)
+
+
+def draws(x: np.ndarray, ctx: Mapping[str, Any]) -> np.ndarray:
+    """As `impute`, without the denoiser: the Gaussian's own draws, carried to the head's quantiles."""
+    return _answers(x, _site(ctx), Way(_model()[1], samples=SAMPLES, denoise=False), 0)
 
 
 def quantiles(x: np.ndarray, ctx: Mapping[str, Any]) -> tuple[str, np.ndarray]:
     """The fastest rung with the network: its quantile head, ("q", (B, 19, L, K)) at the levels 0.05 ... 0.95."""
-    return "q", _answers(x, ctx, 0)
-
-
-def alone(x: np.ndarray, ctx: Mapping[str, Any]) -> np.ndarray:
-    """As `impute`, but each series is calibrated from its own measured cells, as a job without any history does."""
-    return np.concatenate([_answers(series[None], {"train": [series]}, SAMPLES) for series in x])
+    return "q", _answers(x, _site(ctx), Way(_model()[1], LEVELS), 0)
 
 
 def gaussian(x: np.ndarray, ctx: Mapping[str, Any]) -> tuple[str, np.ndarray]:
-    """The closed form alone on windows of the model's length, ("q", (B, 19, L, K))."""
-    calibration, out = _calibrated(ctx, np.arange(x.shape[2])), []
-    for window in x.astype(np.float64):
-        found = condition(calibration, standardise(window, calibration))
-        z = found.mean + np.array(KNOTS)[:, None, None] * found.std
-        out.append(np.where(found.missing, calibration.mean + calibration.std * z, window))
-    return "q", np.stack(out).astype(np.float32)
+    """The closed form alone, calibrated, ("q", (B, 19, L, K))."""
+    return "q", _answers(x, _site(ctx), Way(None, LEVELS), 0)
 
 
-def _answers(x: np.ndarray, ctx: Mapping[str, Any], samples: int) -> np.ndarray:
-    bundle, encoder, denoiser = _model()
-    manifest, point = bundle.manifest, bundle.manifest.operating_points[0]
-    sigmas = schedule(manifest.schedule, point.steps, **manifest.schedule_args)
+def alone(x: np.ndarray, ctx: Mapping[str, Any]) -> np.ndarray:
+    """As `impute`, but each series is calibrated from its own measured cells, as a job without any history is."""
+    way, out = Way(_model()[1], samples=SAMPLES), []
+    for series in x.astype(np.float64):
+        unchanged = Response.none(series.shape[1])
+        part = Part(np.arange(series.shape[1]), calibrate([series]), unchanged, unchanged)
+        out.append(_answers(series[None], (part,), way, 2))
+    return np.concatenate(out)
+
+
+def _answers(x: np.ndarray, parts: tuple[Part, ...], way: Way, steps: int) -> np.ndarray:
+    bundle, _, denoiser = _model()
+    manifest = bundle.manifest
+    sigmas = schedule(manifest.schedule, steps, **manifest.schedule_args) if steps else []
 
     def solver(problem: Problem) -> np.ndarray:
-        return solve(walk(problem, denoiser, sigmas, point.sampler, manifest.prediction))
+        return solve(walk(problem, denoiser, sigmas, "gaussian_exact", manifest.prediction)) if steps else problem.x
 
-    out = np.repeat(x[:, None], samples or len(KNOTS), 1).astype(np.float32)
+    out = np.repeat(x[:, None], len(way.levels) or way.samples, 1).astype(np.float32)
     measured = ~np.isnan(x)
-    history = np.concatenate(list(ctx["train"])).astype(np.float64)
-    for columns in groups(history, np.isnan(history)):
-        calibration = _calibrated(ctx, columns)
-        for b, series in enumerate(x[..., columns].astype(np.float64)):
+    for part in parts:
+        response = part.network if way.encoder else part.gaussian
+        for b, series in enumerate(x[..., part.columns].astype(np.float64)):
             if not np.isnan(series).any():
                 continue
-            z = standardise(series, calibration)
 
-            def take(at: int, ensemble: np.ndarray, b: int = b, c: Any = columns, cal: Calibration = calibration) -> None:
-                out[b, :, at : at + ensemble.shape[1], c] = (cal.mean + cal.std * ensemble).transpose(2, 0, 1)
+            def take(at: int, answer: np.ndarray, b: int = b, p: Part = part) -> None:
+                out[b, :, at : at + answer.shape[1], p.columns] = in_units(answer, p.calibration).transpose(2, 0, 1)
 
-            drive(impute_series(calibration, z, encoder, samples, 8, 0, b, take), solver)
+            z = standardise(series, part.calibration)
+            drive(impute_series(part.calibration, response, z, way, 0, b, take), solver)
     result: np.ndarray = np.where(measured[:, None], x[:, None], out)
     return result
 
@@ -87,12 +100,12 @@ def _model() -> tuple[Bundle, Engine, Engine]:
     return bundle, open_engine(bundle.file(files["encoder"])), open_engine(bundle.file(files["denoiser"]))
 
 
-def _calibrated(ctx: Mapping[str, Any], columns: np.ndarray) -> Calibration:
-    """One calibration per history; the history itself is kept beside it, so that its identity stays its own."""
+def _site(ctx: Mapping[str, Any]) -> tuple[Part, ...]:
+    """What is learnt of one history; the history itself is kept beside it, so that its identity stays its own."""
     train = ctx["train"]
-    key = (id(train), columns.tobytes())
-    if key not in _calibrations:
-        if len(_calibrations) > 8:
-            _calibrations.clear()
-        _calibrations[key] = train, calibrate([segment[:, columns].astype(np.float64) for segment in train])
-    return _calibrations[key][1]
+    if id(train) not in _parts:
+        if len(_parts) > 8:
+            _parts.clear()
+        history = [segment.astype(np.float64) for segment in train]
+        _parts[id(train)] = train, learn(history, _model()[1])
+    return _parts[id(train)][1]

@@ -4,6 +4,7 @@
 
 Every picture is a job of its own on one of the good pictures in turn. Without --bundle a model is trained first, from the
 good pictures and the real defects that --shots lists (column `image`, found under --images) alone; it stays in OUT/.bundle.
+The weights that it begins with, training/defects_base.npz, have seen no real defect.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from denoised.engines.bundle import OperatingPoint, read_bundle
 from denoised.engines.engine import open_engine
 from denoised.engines.noise import generator
 from denoised.plugins.defect_synthesis.kind import KIND
+from denoised.plugins.defect_synthesis.params import GATES
 from denoised.plugins.kind import Site, Task
 from denoised.plugins.play import play
 
@@ -33,7 +35,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=100, help="pictures per class")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--bundle", type=Path, help="a trained bundle; absent: train one first")
-    parser.add_argument("--minutes", type=float, default=10, help="training time without --bundle (default 10)")
+    parser.add_argument("--minutes", type=float, default=3, help="CPU minutes of training without --bundle (default 3)")
+    parser.add_argument("--classes", help="only these, with commas between (default: all of the bundle)")
+    parser.add_argument("--gate", choices=GATES, default="on", help="the acceptance gate of the job kind (default on)")
     parser.add_argument("--steps", type=int, help="denoising steps (default: the bundle's own)")
     args = parser.parse_args(argv)
     folder = args.bundle
@@ -48,24 +52,28 @@ def main(argv: list[str] | None = None) -> int:
     point = bundle.manifest.operating_points[0]
     if args.steps:
         point = OperatingPoint(point.variant, point.sampler, args.steps, point.batch)
-    engine = open_engine(bundle.file(bundle.manifest.variants[point.variant]["denoiser"]))
+    engines = {name: open_engine(bundle.file(file)) for name, file in bundle.manifest.variants[point.variant].items()}
     site = Site((args.good,), models={KIND.name: (bundle,)})
     origin = {"model": bundle.manifest.name, "model_version": bundle.manifest.version, "model_sha256": bundle.sha256}
     good = sorted(p.name for p in args.good.iterdir() if p.suffix.lower() in PICTURES)
+    wanted = args.classes.split(",") if args.classes else bundle.manifest.classes
     for k, defect in enumerate(bundle.manifest.classes):
+        if defect not in wanted:
+            continue
         (args.out / defect).mkdir(parents=True, exist_ok=True)
         order = generator(args.seed, k, 0).permutation(len(good))
         for n in range(args.count):
             path = good[int(order[n % len(good)])]
             seed = int(generator(args.seed, k, n + 1).integers(1 << 53))
             with tempfile.TemporaryDirectory() as scratch:
-                task = Task(f"judge-{seed}", seed, Path(scratch), bundle, point, lambda name: engine, site, origin=origin)
-                item = play(KIND, {"image": {"path": path}, "defect": defect}, task).output["items"][0]
+                task = Task(f"judge-{seed}", seed, Path(scratch), bundle, point, engines.__getitem__, site, origin=origin)
+                item = play(KIND, {"image": {"path": path}, "defect": defect, "gate": args.gate}, task).output["items"][0]
                 stem = f"{defect}_{n:04d}"
                 (args.out / defect / f"{stem}.png").write_bytes((Path(scratch) / item["image"]).read_bytes())
                 (args.out / defect / f"{stem}_mask.png").write_bytes((Path(scratch) / item["mask"]).read_bytes())
         print(f"{defect}: {args.count} pictures", flush=True)
-    engine.close()
+    for engine in engines.values():
+        engine.close()
     return 0
 
 

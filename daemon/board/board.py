@@ -17,7 +17,7 @@ class Board(Protocol):
     """Where a gateway's temperatures and watts come from, and what may be set on it. Knows no governor and no job."""
 
     traits: Traits
-    """Made anew by `read` where the power mode has changed."""
+    """Another object after a `read` that found another power mode, clock right or sensor; else the same one."""
 
     def read(self, now: float) -> Reading:
         """One look at every sensor; now is monotonic seconds. What does not answer is None with its reason; raises nothing."""

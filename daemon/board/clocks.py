@@ -63,6 +63,11 @@ class Cap:
         self._wrote: dict[str, int] = {}
         self._undo_crash()
 
+    def watch(self, clocks: list[Clock]) -> None:
+        """These are the board's clocks now; one that is capped stays known until it is given back."""
+        if not self._before:
+            self._clocks = clocks
+
     @property
     def shares(self) -> tuple[float, ...]:
         """The caps that may be set, ascending; (1.0,) where one of the clocks is not ours to set."""

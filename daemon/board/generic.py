@@ -62,7 +62,8 @@ class Generic:
         """One look at every sensor. now: monotonic seconds."""
         if self._look_gone or not 0 <= now - self._found_at < _AGAIN_AFTER:
             self._find(now)
-            self.traits = self._traits()
+            self._cap.watch(self._clocks)
+            self._renew_traits()
         look = Look()
         reading = self._reading(look, now)
         self._look_gone, self._throttled = look.gone, bool(reading.throttled)
@@ -76,10 +77,6 @@ class Generic:
         """Gives the clocks back."""
         self._cap.release()
 
-    def clock_rights(self) -> str | None:
-        """Why no clock can be capped, None where it can."""
-        return self._cap.why_not()
-
     def _find(self, now: float) -> None:
         """Looks for every sensor. A subclass adds its own."""
         self._found_at = now
@@ -89,7 +86,7 @@ class Generic:
         self._control = self._control_zones()
         self._clocks = self._find_clocks()
         if self._look_gone or self._power is None:  # one that answers keeps what it remembers
-            power = self._find_power()
+            power = self._find_power(now)
             # Another sum than before would be another quantity: a rail that has gone is one that does not answer.
             self._power = power if self._power is None or (power and power.words == self._power.words) else self._power
         self._slowing = [f for kind, f in coolers(self.sysfs) if _SLOWS.search(kind) and "fan" not in kind]
@@ -107,7 +104,7 @@ class Generic:
     def _find_clocks(self) -> list[Clock]:
         return cpu_clocks(self.sysfs)
 
-    def _find_power(self) -> Source | None:
+    def _find_power(self, now: float) -> Source | None:
         return find_rails(self.sysfs) or find_counters(self.sysfs)
 
     def _find_fan(self) -> tuple[Path, float] | None:
@@ -153,10 +150,17 @@ class Generic:
             return now, int(max(c for c in counted if c is not None))  # siblings of a core tell the same events
         return now, self._throttles.see(now) if now is not None else None
 
+    def _renew_traits(self) -> None:
+        """Another object only where something is another: who holds the old one compares by identity."""
+        if (traits := self._traits()) != self.traits:
+            self.traits = traits
+
     def _traits(self) -> Traits:
-        rails = self._power
-        passive = min((z.passive_c for z in self._control if z.passive_c), default=None)
-        critical = min((z.critical_c for z in self._control if z.critical_c), default=None)
+        rails, trips = self._power, self._control
+        if not any(z.passive_c or z.critical_c for z in trips):  # a PC's zone has none; its sensor in hwmon has
+            trips = hwmon_zones(self.sysfs)
+        passive = min((z.passive_c for z in trips if z.passive_c), default=None)
+        critical = min((z.critical_c for z in trips if z.critical_c), default=None)
         throttle_c = passive or (critical - _MARGIN_C if critical else _THROTTLE_C)
         full_w = self._rated_w() or FULL_W
         shrink = FULL_W / full_w

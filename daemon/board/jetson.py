@@ -80,7 +80,7 @@ class Jetson(Generic):
         over = None if average is None and instant is None else (average or 0) + (instant or 0)
         mode = self._mode(look)
         if mode != self._traits_mode:
-            self.traits = self._traits()
+            self._renew_traits()
         return replace(
             reading,
             under_voltage=None if low is None else self._rose(low),

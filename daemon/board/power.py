@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from .sysfs import Look, chips, name_in, peek, quantity
+from .vcgencmd import Vcgencmd
 
 TOTAL_RAILS = ("VDD_IN", "VIN", "POM_5V_IN")
 """Rails that carry the whole module; where a board has none of them the others are added up."""
@@ -24,7 +24,6 @@ _FED_BY = {"VDDQ_VDD2_1V8AO": "VIN_SYS_5V0"}
 _SHUNT_SUM = "7"
 _MOST_W = 1000.0
 _PMIC = re.compile(r"^\s*(\w+)_([AV])\s+(?:current|volt)\(\d+\)=([0-9.]+)[AV]\s*$", re.MULTILINE)
-_PMIC_PERIOD = 1.0
 
 
 @dataclass(frozen=True)
@@ -125,26 +124,19 @@ class Counters:
 
 
 class Pmic:
-    """The Pi 5's power chip: every rail that it tells both current and voltage of. It does not see what USB and 5 V feed.
+    """The Pi 5's power chip: every rail that it tells both current and voltage of. It does not see what USB and 5 V feed."""
 
-    Each question costs a process and some 10 ms, so it is asked at most once a second; the answer in between is the last one.
-    """
-
-    def __init__(self, vcgencmd: Path):
-        self._vcgencmd = vcgencmd
-        self._last: tuple[float, Watts] | None = None
+    def __init__(self, firmware: Vcgencmd):
+        self._firmware = firmware
         self.words = "PMIC rails by vcgencmd pmic_read_adc (the board without USB and 5 V consumers)"
 
     def read(self, look: Look, now: float) -> Watts:
         """See `Source`."""
-        if self._last and 0 <= now - self._last[0] < _PMIC_PERIOD:
-            return self._last[1]
-        rails = pmic_rails(ask(self._vcgencmd, "pmic_read_adc", look, "PMIC") or "")
-        if not rails:
-            look.problems.setdefault("PMIC", f"{self._vcgencmd} pmic_read_adc: no rail with current and voltage in its answer")
-        watts = Watts(sum(rails.values()) if rails else None, rails)
-        self._last = now, watts
-        return watts
+        answer = self._firmware.ask("pmic_read_adc", look, "PMIC", now)
+        rails = pmic_rails(answer or "")
+        if answer and not rails:
+            look.problems["PMIC"] = f"{self._firmware.path} pmic_read_adc: no rail with current and voltage in its answer"
+        return Watts(sum(rails.values()) if rails else None, rails)
 
 
 def find_rails(sysfs: Path) -> Rails | None:
@@ -174,9 +166,10 @@ def find_counters(sysfs: Path) -> Counters | None:
     return Counters(chosen) if chosen else None
 
 
-def find_pmic(vcgencmd: Path) -> Pmic | None:
+def find_pmic(firmware: Vcgencmd, now: float) -> Pmic | None:
     """Where this firmware answers for one."""
-    return Pmic(vcgencmd) if pmic_rails(ask(vcgencmd, "pmic_read_adc", Look(), "PMIC") or "") else None
+    pmic = Pmic(firmware)
+    return pmic if pmic.read(Look(), now).total is not None else None
 
 
 def pmic_rails(answer: str) -> dict[str, float]:
@@ -189,17 +182,3 @@ def pmic_rails(answer: str) -> dict[str, float]:
         except ValueError:
             continue
     return {name: amperes[name] * volts[name] for name in amperes if name in volts}
-
-
-def ask(vcgencmd: Path, question: str, look: Look, about: str) -> str | None:
-    """The firmware's answer to a question by the Pi's own tool; None where there is none."""
-    try:
-        done = subprocess.run([vcgencmd, question], capture_output=True, timeout=0.5, stdin=subprocess.DEVNULL)
-    except (OSError, subprocess.TimeoutExpired) as e:
-        look.problems[about] = f"{vcgencmd} {question}: {e.strerror if isinstance(e, OSError) else 'no answer in 0.5 s'}"
-        return None
-    answer = done.stdout.decode("utf-8", "replace").strip()
-    if done.returncode or "error" in answer:
-        look.problems[about] = f"{vcgencmd} {question}: {(answer or done.stderr.decode('utf-8', 'replace').strip())[:80]}"
-        return None
-    return answer

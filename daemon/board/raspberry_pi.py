@@ -17,8 +17,9 @@ from pathlib import Path
 
 from ..core.reading import Reading, Traits
 from .generic import Generic, Occurred
-from .power import Pmic, Source, ask, find_pmic, find_rails
+from .power import Pmic, Source, find_pmic, find_rails
 from .sysfs import Look, chips, model, outside
+from .vcgencmd import Vcgencmd, find_vcgencmd
 
 THROTTLE_C = 80.0
 """The firmware's: built in, and in no file. temp_limit in config.txt can lower it."""
@@ -39,24 +40,25 @@ class RaspberryPi(Generic):
 
     def __init__(self, sysfs: Path, keep: Path | None = None):
         self._low = Occurred()
+        self._firmware: Vcgencmd | None = None
         super().__init__(sysfs, keep)
 
     def _find(self, now: float) -> None:
         root = outside(self.sysfs)
         self._words = sorted(self.sysfs.glob("devices/platform/*/*firmware*/get_throttled"))
         self._vcio = root / "dev/vcio"
-        tools = [root / p / "vcgencmd" for p in ("usr/bin", "bin", "opt/vc/bin")]
-        self._vcgencmd = next((t for t in tools if os.access(t, os.X_OK)), None)
+        if self._firmware is None or not self._firmware.path.exists():
+            self._firmware = find_vcgencmd(root)
         self._alarm = next((c / "in0_lcrit_alarm" for c in chips(self.sysfs, "rpi_volt")), None)
         super()._find(now)
 
-    def _find_power(self) -> Source | None:
+    def _find_power(self, now: float) -> Source | None:
         five = re.search(r"Raspberry Pi (5|500|Compute Module 5)", model(self.sysfs))
-        return find_rails(self.sysfs) or (find_pmic(self._vcgencmd) if five and self._vcgencmd else None)
+        return find_rails(self.sysfs) or (find_pmic(self._firmware, now) if five and self._firmware else None)
 
     def _reading(self, look: Look, now: float) -> Reading:
         reading = super()._reading(look, now)
-        word = self._word(look)
+        word = self._word(look, now)
         if word is None:
             alarm = look.number(self._alarm, "under-voltage", "0 or 1", 0, 1) if self._alarm else None
             low = None if alarm is None else bool(alarm)
@@ -80,15 +82,15 @@ class RaspberryPi(Generic):
     def _throttling(self, look: Look) -> tuple[bool | None, int | None]:
         return None, None  # the kernel's cooling devices are the fan alone; the firmware's word says more
 
-    def _word(self, look: Look) -> int | None:
+    def _word(self, look: Look, now: float) -> int | None:
         """The firmware's word, None where nothing tells it; why stands under `throttle word`."""
         about = "throttle word"
         why: list[str] = []
         sources: list[Callable[[], str | None]] = [lambda f=f: look.text(f, about) for f in self._words]  # type: ignore[misc]
         if self._vcio.exists():
             sources.append(lambda: ask_mailbox(self._vcio, look, about))
-        if tool := self._vcgencmd:
-            sources.append(lambda: (ask(tool, "get_throttled", look, about) or "").removeprefix("throttled=") or None)
+        if tool := self._firmware:
+            sources.append(lambda: (tool.ask("get_throttled", look, about, now) or "").removeprefix("throttled=") or None)
         for source in sources:
             text = source()
             if text is not None and (word := parse_word(text)) is not None:

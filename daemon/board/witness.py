@@ -1,5 +1,5 @@
 """What a board admits to, in words: a supply that sags, over-current, throttling. Nobody sees the lightning bolt on a
-gateway without a screen, so it is said as a status line, as problems for people and as news for the log. Pure.
+gateway without a screen, so it is said as problems for people and as news for the log. Pure.
 """
 
 from __future__ import annotations
@@ -7,14 +7,6 @@ from __future__ import annotations
 from ..core.reading import Reading, Traits
 
 _WANTED_A = 5.0
-
-
-def status_line(reading: Reading) -> str:
-    """Under-voltage, over-current, throttled now and since boot; what is not known says so."""
-    low = _yes(reading.under_voltage) + (f" ({_times(reading.under_voltage_events)})" if reading.under_voltage_events else "")
-    slow = _yes(reading.throttled) + (f" ({_times(reading.throttle_events)})" if reading.throttle_events else "")
-    over = "unknown" if reading.over_current_events is None else _times(reading.over_current_events)
-    return f"under-voltage {low}, over-current {over}, throttled {slow}"
 
 
 def problems(reading: Reading, traits: Traits) -> list[str]:
@@ -55,10 +47,6 @@ def _weak(traits: Traits) -> bool:
 
 def _more(before: int | None, now: int | None) -> bool:
     return now is not None and now > (before or 0)
-
-
-def _yes(answer: bool | None) -> str:
-    return "unknown" if answer is None else "yes" if answer else "no"
 
 
 def _times(count: int | None) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ...config.load import load as load_config
 from ...config.refusal import Refusal
 from ...config.tree import Config
-from ...engines.bundle import BundleError
+from ...engines.bundle import BundleError, OperatingPoint
 from ...engines.engine import EngineError
 from ...plugins.kind import load_kinds
 from ..board.board import find_board
@@ -57,7 +57,8 @@ def main(args: argparse.Namespace) -> int:
 
     if found := disturbance():
         print(f"denoised calibrate: {found}", file=sys.stderr)
-    kinds, meter = load_kinds(), Meter(find_board(config.board))
+    kinds, board = load_kinds(), find_board(config.board)
+    meter, mode = Meter(board), board.read(time.monotonic()).mode
     until, done = time.monotonic() + args.minutes * 60, list[Calibration]()
     for number, bundle in enumerate(bundles):
         manifest, path, now = bundle.manifest, path_of(config, bundle), time.monotonic()
@@ -66,7 +67,12 @@ def main(args: argparse.Namespace) -> int:
             continue
         try:
             measurer = Measurer(config, kinds[manifest.kind], bundle, meter)
-            begun = _begun(path, Calibration.empty(manifest, fingerprint(config, bundle), measurer.method))
+            begun = _begun(
+                path,
+                Calibration.empty(
+                    manifest, fingerprint(config, bundle, board.traits.name, mode), measurer.method, measurer.idle_w()
+                ),
+            )
             made = _calibrate(measurer, begun, path, now + (until - now) / (len(bundles) - number))
         except KeyboardInterrupt:
             print(f"interrupted; what was measured is kept in {path.parent}, the same command goes on", file=sys.stderr)
@@ -126,21 +132,22 @@ def _calibrate(measurer: Measurer, begun: Calibration, path: Path, until: float)
 
 def _measured(measurer: Measurer, now: Calibration, until: float) -> Iterator[Calibration]:
     """`now` with one more figure each time, up to `until` or to completeness."""
-    ways = list(dict.fromkeys((p.variant, p.sampler) for p in measurer.points))
-    qualities = [(*way, steps) for way in ways for steps in measurer.steps]
+    points, ways = measurer.points, measurer.ways
+    qualities = [(way, steps) for way in ways for steps in measurer.steps]
     # Variants one right after the other: what else the machine does meanwhile then hits all of them alike.
-    speeds = [(*way, batch, threads) for threads in measurer.threads for batch in measurer.batches for way in ways]
-    known: set[tuple[str | int, ...]] = {(q.variant, q.sampler, q.steps) for q in now.qualities}
-    known |= {(s.variant, s.sampler, s.batch, s.threads) for s in now.speeds}
-    left: list[tuple[str, str, Callable[[], Quality | Speed]]] = []
-    left += [(q[0], f"{q[1]}, {q[2]} steps", partial(measurer.quality, *q)) for q in qualities if q not in known]
-    left += [(s[0], f"{s[1]}, batch {s[2]}, threads {s[3]}", partial(measurer.speed, *s)) for s in speeds if s not in known]
+    speeds = [(way, batch, threads) for threads in measurer.threads for batch in measurer.batches for way in ways]
+    known: set[tuple[int, ...]] = {(q.shipped, q.steps) for q in now.qualities}
+    known |= {(s.shipped, s.batch, s.threads) for s in now.speeds}
+    left: list[tuple[OperatingPoint, str, Callable[[], Quality | Speed]]] = []
+    left += [(points[q[0]], f"{q[1]} steps", partial(measurer.quality, *q)) for q in qualities if q not in known]
+    left += [(points[s[0]], f"batch {s[1]}, threads {s[2]}", partial(measurer.speed, *s)) for s in speeds if s not in known]
     total, broken = len(qualities) + len(speeds), dict[str, str]()
     with Progress(f"calibrate {now.model}") as progress:
-        for number, (variant, words, measure) in enumerate(left, total - len(left)):
+        for number, (way, words, measure) in enumerate(left, total - len(left)):
+            variant = way.variant
             if time.monotonic() >= until:
                 return
-            progress.show(number / total, f"{variant} {words}")
+            progress.show(number / total, f"{variant} {way.sampler}, {words}")
             if variant in broken:
                 continue
             try:
@@ -150,7 +157,7 @@ def _measured(measurer: Measurer, now: Calibration, until: float) -> Iterator[Ca
                 log.error("%s: variant %s is left out: %s", now.model, variant, e)
                 continue
             yield now
-    if len(broken) == len({variant for variant, _ in ways}):
+    if len(broken) == len({points[way].variant for way in ways}):
         raise EngineError(next(iter(broken.values())))
     yield replace(now, complete=not broken)
 

@@ -22,9 +22,14 @@ VERBS = {
     "submit": (".submit", "send a job to a running daemon and save what it makes"),
     "job": (".job", "cancel, pause or resume a job of a running daemon"),
     "status": (".status", "one look at a running daemon"),
+    "top": (".top", "a running daemon as it works, in the terminal"),
     "flight": (".flight", "what led to the last fault, from the flight recorder"),
     "calibrate": (".calibrate", "measure this board's operating points and store those worth choosing"),
     "governor": (".governor", "what the governor will do on a board in its enclosure: the real policy, a simulated board"),
+    "calibrate-sensors": (
+        ".calibrate_sensors",
+        "learn a group of sensors from its history, for better answers and honest bands",
+    ),
     "models": (".models", "the model bundles of this gateway"),
     "demo": ("...demo.command", "the main job on this machine with nothing else set up, in about a minute"),
 }

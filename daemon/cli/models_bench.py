@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ...config.refusal import Refusal
@@ -91,19 +91,24 @@ def bench(config: Config, bundles: Sequence[Bundle]) -> tuple[list[Bench], list[
 
 
 def _rows(measurer: Measurer, manifest: Manifest) -> tuple[Row, ...]:
-    shipped, threads = manifest.operating_points, measurer.threads[0]
-    qualities, speeds = list[Quality](), dict[tuple[str, str, int], Speed]()
-    ways = list(dict.fromkeys((p.variant, p.sampler, p.batch) for p in shipped))
+    shipped, threads = measurer.points, measurer.threads[0]
+    qualities, speeds = list[Quality](), dict[tuple[int, int], Speed]()
+    way_of = [measurer.way_of(p) for p in shipped]
+    ways = list(dict.fromkeys(zip(way_of, (p.batch for p in shipped))))
     total = len(shipped) + _ROUNDS * len(ways)
     with Progress(f"bench {manifest.name}") as progress:
-        for p in shipped:
+        for place, p in zip(way_of, shipped):
             progress.show(len(qualities) / total, f"{p.variant} {p.sampler}, {p.steps} steps")
-            qualities.append(measurer.quality(p.variant, p.sampler, p.steps))
+            qualities.append(measurer.quality(place, p.steps))
         for turn in range(_ROUNDS):
             for number, way in enumerate(ways):
-                progress.show((len(shipped) + turn * len(ways) + number) / total, f"{way[0]} {way[1]}, batch {way[2]}")
+                p, done = manifest.operating_points[way[0]], len(shipped) + turn * len(ways) + number
+                progress.show(done / total, f"{p.variant} {p.sampler}, batch {way[1]}")
                 found = measurer.speed(*way, threads)
                 speeds[way] = min(speeds.get(way, found), found, key=lambda s: s.step_ms)
-    costs = {(p.variant, p.sampler, p.steps, p.batch): p for p in points(qualities, list(speeds.values()))}
-    keys = [(p.variant, p.sampler, p.steps, p.batch) for p in shipped]
-    return tuple(Row(costs[key], costs.get(("fp32", *key[1:]))) for key in keys)
+    costs = {(p.shipped, p.steps, p.batch): p for p in points(qualities, list(speeds.values()))}
+    rows = []
+    for place, p in zip(way_of, shipped):
+        fp32 = measurer.way_of(replace(p, variant="fp32"))
+        rows.append(Row(costs[place, p.steps, p.batch], costs.get((fp32, p.steps, p.batch))))
+    return tuple(rows)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...config.load import load
+from .panel import supply
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,6 +64,7 @@ def _words(base: str, seen: dict[str, Any]) -> str:
     lines.append("  memory  " + ", ".join(f"{name} {mb} MB" for name, mb in memory.items() if mb is not None))
     disk = now["disk"]
     lines.append(f"  disk    {disk['free_mb']} MB free, {disk['written_mb_per_day']} MB written a day; clock {now['clock']}")
-    lines += [f"  temp    {zone} {temp:.1f} C" for zone, temp in now["temps_c"].items()]
+    lines += [f"  temp    {zone} {temp:.1f} C" for zone, temp in now["zones_c"].items() if temp is not None]
+    lines.append(f"  supply  {supply(now['governor'])}")
     lines.append(f"  note    {now['note']}")
     return "\n".join(lines)

@@ -10,6 +10,7 @@ import heapq
 import itertools
 from collections.abc import Mapping, Sequence
 
+from .bulk import is_bulk
 from .job import Entry
 
 _SLACK = 64
@@ -27,6 +28,7 @@ class Waiting:
         self._later: list[tuple[float, int, Entry]] = []
         self._times: list[tuple[float, int, Entry, str]] = []
         self._number = itertools.count()
+        self._bulk_waits = False
 
     def enter(self, entry: Entry) -> None:
         """A new job: its times are watched from now on."""
@@ -45,6 +47,15 @@ class Waiting:
         if len(self._best) > 2 * len(self._entries) + _SLACK:  # those that are over and never came to the top
             self._best = [row for row in self._best if self._alive(row[-1])]
             heapq.heapify(self._best)
+
+    def hold_bulk(self, wanted: bool) -> bool:
+        """Whether bulk jobs are passed over from now on; True where that is a change."""
+        changed, self._bulk_waits = wanted != self._bulk_waits, wanted
+        if changed and not wanted:  # those that were passed over come back
+            self._best.clear()
+            for entry in self._entries.values():
+                self.wait(entry)
+        return changed
 
     def choose(self, stack: Sequence[Entry], now: float) -> Entry | None:
         """The entry to hand to the worker now, given what it has in hand (the running one last), or None."""
@@ -84,4 +95,6 @@ class Waiting:
 
     def _can_start(self, entry: Entry, stack: Sequence[Entry], now: float) -> bool:
         free = self._alive(entry) and entry not in stack and entry.state != "running"
+        if self._bulk_waits and is_bulk(entry.job):
+            return False
         return free and not entry.held and not entry.waits_for_frame and entry.not_before <= now

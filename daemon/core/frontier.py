@@ -1,7 +1,9 @@
 """Which operating points of a board are worth choosing: those that no other beats in time, energy and quality at once.
 
-A denoising job is many equal steps, so a point need not be run to be priced: the distance depends on variant, sampler and
-steps, the time of a step on variant, sampler, batch and threads. Both are measured (`Quality`, `Speed`) and multiplied out.
+A denoising job is many equal steps, so a point need not be run to be priced: the distance depends on the way and the steps,
+the time of a step on the way, batch and threads; both are measured (`Quality`, `Speed`) and multiplied out. A way is what a
+bundle ships as variant, sampler, the sampler's own choices and guidance together: `shipped` is the place of the first such
+operating point in its `model.yaml`.
 A sample is one row of the network's batch. A point is dominated where another is at least as good in all three and better
 in one (Pareto); differences below what can be measured do not count.
 """
@@ -16,8 +18,9 @@ from typing import Annotated
 from msgspec import Meta
 
 Count = Annotated[int, Meta(ge=1)]
+Place = Annotated[int, Meta(ge=0)]
 Cost = Annotated[float, Meta(ge=0)]
-_NOISE = 0.05
+NOISE = 0.05
 """Costs are compared on a logarithmic grid of this width, so that noise brings no point to the frontier."""
 
 
@@ -31,6 +34,7 @@ class Quality:
     steps: Count
     distance: Cost
     rest_ms: Cost
+    shipped: Place = 0
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Speed:
     threads: Count
     step_ms: Cost
     power_w: Cost
+    shipped: Place = 0
 
 
 @dataclass(frozen=True)
@@ -59,21 +64,21 @@ class Point:
     energy_j: Cost
     """Of one sample."""
     distance: Cost
+    shipped: Place = 0
 
 
 def points(qualities: Sequence[Quality], speeds: Sequence[Speed]) -> list[Point]:
-    """Every combination of what was measured for the same variant and sampler.
+    """Every combination of what was measured for the same way.
 
     What a job does outside the loop is the same work everywhere: the least that was seen counts.
     """
     out, rest_ms = [], min((q.rest_ms for q in qualities), default=0.0)
     for q in qualities:
         for s in speeds:
-            if (q.variant, q.sampler) == (s.variant, s.sampler):
-                sample_ms = rest_ms + q.steps * s.step_ms / s.batch
-                energy_j = s.power_w * sample_ms / 1000
-                made = Point(q.variant, q.sampler, q.steps, s.batch, s.threads, s.step_ms, sample_ms, energy_j, q.distance)
-                out.append(made)
+            if (q.variant, q.sampler, q.shipped) == (s.variant, s.sampler, s.shipped):
+                ms = rest_ms + q.steps * s.step_ms / s.batch
+                costs = s.step_ms, ms, s.power_w * ms / 1000, q.distance
+                out.append(Point(q.variant, q.sampler, q.steps, s.batch, s.threads, *costs, q.shipped))
     return out
 
 
@@ -89,5 +94,5 @@ def frontier(candidates: Iterable[Point]) -> tuple[Point, ...]:
 
 def costs(point: Point) -> tuple[int, int, int]:
     """Time, energy and distance on the grid."""
-    time, energy, distance = (round(math.log(max(c, 1e-9)) / _NOISE) for c in (point.sample_ms, point.energy_j, point.distance))
+    time, energy, distance = (round(math.log(max(c, 1e-9)) / NOISE) for c in (point.sample_ms, point.energy_j, point.distance))
     return time, energy, distance

@@ -19,7 +19,7 @@ ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 @dataclass(frozen=True)
 class Request:
-    """The envelope of the plant contract, section 3."""
+    """The envelope of the plant contract, section 3, and what it has grown since: `quality`, `anytime`."""
 
     params: dict[str, Any]
     id: Annotated[str, Meta(pattern=f"^{ID.pattern}$")] | None = None
@@ -27,6 +27,8 @@ class Request:
     deadline_ms: Annotated[int, Meta(ge=1, le=10**12)] | None = None
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
     deliver: Literal["file", "mqtt"] = "file"
+    quality: Annotated[float, Meta(ge=0, le=1)] | None = None
+    anytime: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,8 @@ def read_request(
         correlation=around.correlation,
         source=around.source,
         camera=kind.camera(params),
+        quality=request.quality,
+        anytime=request.anytime,
     )
 
 

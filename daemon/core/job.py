@@ -29,6 +29,19 @@ RETRIES = 4
 
 
 @dataclass(frozen=True)
+class Promise:
+    """What was said when the job was accepted. finish_at: gateway time, `finish` the same for readers; energy_j: all that the
+    board draws meanwhile. basis: `calibration`, or `estimate` where only earlier jobs tell."""
+
+    operating_point: dict[str, Any]
+    finish_at: float
+    finish: str
+    run_ms: int
+    energy_j: float
+    basis: str
+
+
+@dataclass(frozen=True)
 class Job:
     """A request that was taken. Times (`*_at`) are seconds of gateway time (`daemon/clock.py`), which survives a restart."""
 
@@ -41,6 +54,8 @@ class Job:
     priority: int = 4
     deadline_at: float | None = None
     """Not worth finishing after this."""
+    wanted_at: float | None = None
+    """Planned for this time, though it is worth doing later as well: windows of live groups."""
     start_by: float | None = None
     """Not worth starting after this (the request's Message Expiry Interval)."""
     deliver: str = "file"
@@ -53,6 +68,11 @@ class Job:
     durable: bool = True
     camera: str | None = None
     """The camera whose frame it wants."""
+    quality: float | None = None
+    """The least quality of the operating point that is acceptable; None: that of the model's first point."""
+    anytime: bool = False
+    """When its time is up, the best estimate so far is better than nothing."""
+    promise: Promise | None = None
 
 
 @dataclass(eq=False)
@@ -67,6 +87,16 @@ class Entry:
     item: int = 0
     heard_at: float | None = None
     """When the worker last said something about it in this run."""
+    point: Any = None
+    """The operating point it runs at on this board (`points.BoardPoint`), once it has been started."""
+    meter: Any = None
+    """The board's power while it ran (`board.energy.Integral`), where the board can tell."""
+    warmed: bool = False
+    """The worker was told to open what it will run."""
+    yields: str | None = None
+    """Why it was told to make room."""
+    rested_s: float = 0.0
+    """What the worker has paused in it, to keep the pace, in this run."""
     frame: str | None = None
     """The picture its camera took, once it is there."""
     waits_for_frame: bool = False

@@ -24,6 +24,9 @@ def event(entry: Entry, now: float) -> dict[str, Any]:
         out |= {"item": entry.item, "items": entry.job.items}
     if entry.reason:
         out["reason"] = entry.reason
+    if entry.state == "accepted" and (promise := entry.job.promise) and not entry.moved:
+        told = {"operating_point": promise.operating_point, "finish": promise.finish, "run_ms": promise.run_ms}
+        out["promise"] = {**told, "energy_j": promise.energy_j, "basis": promise.basis}
     return out
 
 
@@ -63,10 +66,15 @@ def result(
         "operating_point": facts.get("operating_point"),
         "provider": facts.get("provider"),
         "energy_j": facts.get("energy_j"),
+        "energy": facts.get("energy"),
         "seed": job.seed,
         "artifacts": facts.get("artifacts", []),
         "output": facts.get("output", {}),
     }
+    if entry.point is not None and entry.point.quality is not None:
+        out["quality"] = round(entry.point.quality, 4)
+    if "quality_tier" in facts:
+        out["quality_tier"] = facts["quality_tier"]
     if facts.get("resumed_steps"):
         out["resumed_steps"] = facts["resumed_steps"]
     if error is not None:

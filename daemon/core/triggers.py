@@ -68,4 +68,8 @@ def request(trigger: Any, payload: Any) -> dict[str, Any]:
         out["id"] = str(fill(trigger.id, payload))
     if trigger.deadline is not None:
         out["deadline_ms"] = max(1, round(trigger.deadline * 1000))
+    if trigger.quality is not None:
+        out["quality"] = trigger.quality
+    if trigger.anytime:
+        out["anytime"] = True
     return out

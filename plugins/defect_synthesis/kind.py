@@ -28,10 +28,14 @@ class DefectSynthesis:
 
     def check(self, params: Params, site: Site) -> int:
         """Model, class, camera and paths must be there; pictures are opened in `work`."""
-        classes = site.model(self.name, params.model).manifest.classes
+        manifest = site.model(self.name, params.model).manifest
+        classes = manifest.classes
         if params.defect != ANY and params.defect not in classes:
             hint = did_you_mean(params.defect, (ANY, *classes))
             raise Refusal("bad-request", f"unknown defect '{params.defect}'{hint}", "params.defect")
+        if params.gate == "strict" and "gate" not in manifest.geometry:
+            text = f"model '{manifest.name}' knows nothing of real defects to be strict with; expected 'on' or 'off'"
+            raise Refusal("bad-request", text, "params.gate")
         if params.image.camera is not None:
             site.camera(params.image.camera, "params.image.camera")
         if params.image.path is not None:

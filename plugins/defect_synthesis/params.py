@@ -15,6 +15,8 @@ from ...config.typed import Bad, Parsed
 
 FAR = 1_000_000
 """No picture is wider or higher than this many pixels."""
+GATES = ("off", "on", "strict")
+"""off: nothing is checked. on: what fails is drawn again, and marked if it still fails. strict: then it is left out."""
 Text = Annotated[str, Meta(min_length=1, max_length=4096)]
 Base64 = Annotated[str, Meta(min_length=1)]
 
@@ -73,6 +75,14 @@ def _read_region(value: Any) -> Region:
     return region
 
 
+def _read_gate(value: Any) -> str:
+    """YAML takes a bare off and on for false and true."""
+    mode = ("off", "on")[value] if isinstance(value, bool) else value
+    if mode not in GATES:
+        raise ValueError(f"expected {', '.join(GATES)}, found {typed.show(value)}")
+    return str(mode)
+
+
 @dataclass(frozen=True)
 class Params:
     """What a `defect-synthesis` request may say."""
@@ -83,6 +93,7 @@ class Params:
     count: Annotated[int, Meta(ge=1, le=1000)] = 1
     region: Annotated[Region, Parsed(_read_region)] = Region()
     severity: Annotated[float, Meta(ge=0, le=1)] | None = None
+    gate: Annotated[str, Parsed(_read_gate)] = "on"
 
 
 def _one_of(choices: dict[str, Any]) -> None:

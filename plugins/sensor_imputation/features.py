@@ -10,14 +10,17 @@ import numpy as np
 
 from .gaussian import LENGTH, Calibration, Conditional
 
-CELL_FEATURES = 8
+CELL_FEATURES = 12
 LIMIT = 8.0
 """Residuals in units of the Gaussian deviation are taken to lie within this."""
+_NEAR = 8.0
+"""Rows over which the size of surprises is averaged."""
 
 
 def cell_features(calibration: Calibration, found: Conditional) -> np.ndarray:
-    """(K, LENGTH, CELL_FEATURES) float32: missing, mean, surprise, log deviation, line, hold, distance, amount of history."""
+    """(K, LENGTH, CELL_FEATURES) float32, as listed in the loop."""
     line, hold, distance = _candidates(found)
+    own, every = _loudness(found)
     out = np.empty((found.mean.shape[1], LENGTH, CELL_FEATURES), np.float32)
     for i, feature in enumerate(
         (
@@ -29,6 +32,10 @@ def cell_features(calibration: Calibration, found: Conditional) -> np.ndarray:
             np.arcsinh((hold - found.mean) / found.std),
             distance,
             np.full_like(found.mean, np.log10(1 + calibration.rows) / 4),
+            np.arcsinh((found.usual - found.mean) / found.std),
+            own,
+            every,
+            np.broadcast_to(calibration.peaked * 4 - 3, found.mean.shape),
         )
     ):
         out[:, :, i] = feature.T
@@ -41,6 +48,16 @@ def relation(calibration: Calibration) -> np.ndarray:
     out = np.clip(calibration.lags[0] / np.outer(power, power), -1, 1).astype(np.float32)
     np.fill_diagonal(out, 0)
     return out
+
+
+def _loudness(found: Conditional) -> tuple[np.ndarray, np.ndarray]:
+    """(LENGTH, K) each: log of the mean square surprise nearby, of the tag and of all tags; 0 as far as nothing tells."""
+    apart = np.abs(np.arange(LENGTH)[:, None] - np.arange(LENGTH))
+    near = np.exp(-apart / _NEAR)
+    square = near @ np.minimum(found.surprise**2, LIMIT**2)
+    seen = near @ ~found.missing
+    every = (square.sum(1) + 4) / (seen.sum(1) + 4)
+    return np.log((square + 2) / (seen + 2)), np.broadcast_to(np.log(every)[:, None], square.shape)
 
 
 def _candidates(found: Conditional) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -12,10 +12,13 @@ Everything is in standardised units (z); only `standardise` and `Calibration.mea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+
+from . import season
+from .season import Season
 
 LENGTH = 48
 """Rows of the model's window."""
@@ -23,31 +26,22 @@ HALF = LENGTH // 2
 NUGGET = 1e-3
 _TRUST = 60.0, 30.0
 """Rows of history (constant, per tag) at which the counted lag covariance weighs as much as the prior."""
-_ROUNDS = 4
+_GAUSSIAN_CHANGES = 0.8
+_ROUNDS, _FEW = 4, 0.03
+"""Rounds of expectation maximisation, where more than this share of the history is missing."""
+_MOST_MARKS, _SEEN_EACH = 32, 20
+"""A tag is quantised where it takes no more than so many values, each so many times as a mean."""
+_LARGEST = float(np.finfo(np.float64).max)
+_PRIORS = 4
+"""Rows of the cycle whose factored covariances are kept: some 4 MB each at 7 tags, 19 MB at 16."""
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """What is known of one plant. mean, std (K,) in the plant's units; lags (LENGTH, K, K), lags[h][i, j] = E[z_i(t+h) z_j(t)].
-
-    rows: how many rows with a measurement it was counted from. known (K,): whether the tag was ever measured.
-    """
+class Prior:
+    """A window before anything of it is measured: mean (LENGTH, K) in z units, covariance (LENGTH * K, LENGTH * K)."""
 
     mean: np.ndarray
-    std: np.ndarray
-    lags: np.ndarray
-    rows: float
-    known: np.ndarray
-
-    @cached_property
-    def covariance(self) -> np.ndarray:
-        """(LENGTH * K, LENGTH * K) of a window, flat index t * K + k."""
-        length, tags, _ = self.lags.shape
-        both = np.concatenate([self.lags[:0:-1].transpose(0, 2, 1), self.lags])  # lag -(length-1) ... length-1
-        t = np.arange(length)
-        full = both[t[:, None] - t[None, :] + length - 1].transpose(0, 2, 1, 3).reshape(length * tags, length * tags)
-        full[np.diag_indices(length * tags)] += NUGGET
-        return full
+    covariance: np.ndarray
 
     @cached_property
     def precision(self) -> np.ndarray:
@@ -65,7 +59,7 @@ class Calibration:
         return np.linalg.cholesky(old), transition, np.linalg.cholesky(innovation)
 
     def begin(self, white: np.ndarray) -> np.ndarray:
-        """The first half window of unconditional paths, (S, HALF * K), from white noise of that shape."""
+        """The first half window of unconditional paths about the mean, (S, HALF * K), from white noise of that shape."""
         out: np.ndarray = white @ self._walk[0].T
         return out
 
@@ -82,20 +76,63 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """What is known of one plant. mean, std (K,) in the plant's units; lags (LENGTH, K, K), lags[h][i, j] = E[z_i(t+h) z_j(t)].
+
+    rows: how many rows with a measurement it was counted from. known (K,): whether the tag was ever measured.
+    peaked (K,): mean over root mean square of the tag's changes from row to row: 0.8 for a Gaussian, less where it seldom
+    moves or jumps. season: the cycle that it repeats, where there is one. marks: for each tag the few values, ascending, that
+    it takes in the plant's units, none where it takes any; empty: not looked for.
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+    lags: np.ndarray
+    rows: float
+    known: np.ndarray
+    peaked: np.ndarray
+    season: Season | None = None
+    marks: tuple[np.ndarray, ...] = ()
+    _priors: dict[int, Prior] = field(default_factory=dict, compare=False, repr=False)
+
+    def starts_in(self, z: np.ndarray) -> int:
+        """The row of the cycle in which the series z (T, K), NaN = missing, most likely starts; 0 where there is none."""
+        return season.starts_in(self.season, z, LENGTH, NUGGET) if self.season else 0
+
+    def prior(self, row: int = 0) -> Prior:
+        """Of a window that starts in that row of the cycle; the last few are kept."""
+        period = self.season.period if self.season else 1
+        row %= period
+        if row not in self._priors:
+            while len(self._priors) >= _PRIORS:
+                del self._priors[next(iter(self._priors))]
+            tags = len(self.mean)
+            if self.season:
+                mean = self.season.mean[(row + np.arange(LENGTH)) % period]
+                full = season.covariance(self.season.lags, row)
+            else:
+                mean, full = np.zeros((LENGTH, tags)), season.covariance(self.lags[None], 0)
+            full[np.diag_indices(LENGTH * tags)] += NUGGET
+            self._priors[row] = Prior(mean, full)
+        return self._priors[row]
+
+
+@dataclass(frozen=True)
 class Conditional:
     """One window given its measured cells, all (LENGTH, K) in z units.
 
-    mean: the measured value, or the conditional mean. std: the conditional deviation of a missing cell, and of a measured
-    one as if it alone were missing (leave-one-out). surprise: how many of those deviations a measured cell lies from
-    what the others say, 0 at missing cells.
+    usual: the prior's mean. mean: the measured value, or the conditional mean. std: the conditional deviation of a missing
+    cell, and of a measured one as if it alone were missing (leave-one-out). surprise: how many of those deviations a
+    measured cell lies from what the others say, 0 at missing cells.
     """
 
     missing: np.ndarray
+    usual: np.ndarray
     mean: np.ndarray
     std: np.ndarray
     surprise: np.ndarray
     weights: np.ndarray
-    """(missing cells, measured cells): mean of the missing = weights @ measured."""
+    """(missing cells, measured cells): mean of the missing = weights @ measured, both about the prior's mean."""
 
     def colour(self, paths: np.ndarray) -> np.ndarray:
         """Unconditional paths (S, LENGTH, K) -> noise of unit deviation, correlated as the missing cells are; 0 elsewhere."""
@@ -105,14 +142,14 @@ class Conditional:
         return out.reshape(paths.shape)
 
 
-def condition(calibration: Calibration, window: np.ndarray) -> Conditional:
+def condition(prior: Prior, window: np.ndarray) -> Conditional:
     """Exact conditioning of one window (LENGTH, K) in z units, NaN = missing, by the smaller of two systems."""
-    flat = window.reshape(-1)
+    flat = (window - prior.mean).reshape(-1)
     missing = np.isnan(flat)
     m, o = np.flatnonzero(missing), np.flatnonzero(~missing)
     v = flat[o]
     if len(m) <= len(o):
-        p = calibration.precision
+        p = prior.precision
         p_mo = p[np.ix_(m, o)]
         s = np.linalg.inv(p[np.ix_(m, m)])
         weights, var = -s @ p_mo, np.diag(s)
@@ -120,7 +157,7 @@ def condition(calibration: Calibration, window: np.ndarray) -> Conditional:
         pull = p[np.ix_(o, o)] @ v + p_mo.T @ mean
         tight = np.diag(p)[o] + np.einsum("mo,mo->o", p_mo, weights)
     else:
-        c = calibration.covariance
+        c = prior.covariance
         c_mo = c[np.ix_(m, o)]
         inverse = np.linalg.inv(c[np.ix_(o, o)])
         weights = c_mo @ inverse
@@ -131,7 +168,8 @@ def condition(calibration: Calibration, window: np.ndarray) -> Conditional:
     tight = np.maximum(tight, 1e-8)
     out[1, o], out[2, o] = tight**-0.5, pull * tight**-0.5
     mean, std, surprise = out.reshape(3, *window.shape)
-    return Conditional(missing.reshape(window.shape), mean, std, surprise, weights)
+    told = np.where(np.isnan(window), prior.mean + mean, window)
+    return Conditional(missing.reshape(window.shape), prior.mean, told, std, surprise, weights)
 
 
 def standardise(values: np.ndarray, calibration: Calibration) -> np.ndarray:
@@ -141,6 +179,31 @@ def standardise(values: np.ndarray, calibration: Calibration) -> np.ndarray:
     return np.clip(np.where(np.isfinite(z) | np.isnan(values), z, 0.0), -1e3, 1e3)
 
 
+def in_units(z: np.ndarray, calibration: Calibration) -> np.ndarray:
+    """z (..., K) in the plant's units, finite whatever the magnitudes; a quantised tag takes the nearest of its marks."""
+    with np.errstate(over="ignore"):
+        out: np.ndarray = np.clip(calibration.mean + calibration.std * z, -_LARGEST, _LARGEST)
+    for k, marks in enumerate(calibration.marks):
+        if len(marks) > 1:
+            x = out[..., k]
+            between = (marks[1:] + marks[:-1]) / 2
+            near = marks[np.searchsorted(between, x)]
+            # Beyond what history saw by more than half a step nobody knows the marks.
+            inside = (x > marks[0] - (between[0] - marks[0])) & (x < marks[-1] + (marks[-1] - between[-1]))
+            out[..., k] = np.where(inside, near, x)
+    return out
+
+
+def marks_of(history: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+    """`Calibration.marks` of segments (T, K), NaN = missing."""
+    out = []
+    for column in np.concatenate(history).T:
+        seen = column[~np.isnan(column)]
+        values = np.unique(seen)
+        out.append(values if len(values) <= _MOST_MARKS and len(seen) >= _SEEN_EACH * len(values) else values[:0])
+    return tuple(out)
+
+
 def calibrate(history: Sequence[np.ndarray], seed: int = 0) -> Calibration:
     """Counts a plant from its history: segments (T, K) in its own units, NaN = missing; one short window will do.
 
@@ -148,17 +211,35 @@ def calibrate(history: Sequence[np.ndarray], seed: int = 0) -> Calibration:
     values together, for want of anything better.
     """
     mean, std, known = _moments(np.concatenate(history))
-    bare = Calibration(mean, std, np.zeros((LENGTH, len(mean), len(mean))), 0.0, known)
+    bare = Calibration(mean, std, np.zeros((LENGTH, len(mean), len(mean))), 0.0, known, np.full(len(mean), _GAUSSIAN_CHANGES))
     z = [standardise(s, bare) for s in history]
+    bare = replace(bare, peaked=_peaked(z))
     count = np.sum([(~np.isnan(s)).sum(0) for s in z], axis=0)
     holes = 1 - count.sum() / max(1, sum(map(np.size, z)))
     filled = [_interpolate(s) for s in z]
     calibration = _counted(filled, count, bare)
     rng = np.random.default_rng(seed)
-    for _ in range(_ROUNDS if holes > 0.03 else 0):
+    for _ in range(_ROUNDS if holes > _FEW else 0):
         filled = [_drawn(calibration, s, rng) for s in z]
         calibration = _counted(filled, count, bare)
+    period = season.find_period(filled)
+    if period is None:
+        return calibration
+    calibration = _with_season(calibration, filled, count, period)
+    if holes > _FEW:
+        filled = [_drawn(calibration, s, rng) for s in z]
+        calibration = _with_season(_counted(filled, count, bare), filled, count, period)
     return calibration
+
+
+def _with_season(calibration: Calibration, filled: list[np.ndarray], count: np.ndarray, period: int) -> Calibration:
+    """With the cycle of `period` rows counted from segments without holes; shrunk toward its prior as `_counted` does."""
+    found = season.count(season.align(filled, period), period, LENGTH)
+    every = found.lags.mean(0)
+    trust = _trust(count)
+    prior = np.sqrt(np.outer(1 - trust, 1 - trust)) * _memory(every, count)
+    lags = np.sqrt(np.outer(trust, trust)) * found.lags + prior
+    return replace(calibration, season=Season(found.mean, lags))
 
 
 def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -180,6 +261,19 @@ def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return mean, np.where(std > 0, std, np.finfo(float).tiny), known
 
 
+def _peaked(z: list[np.ndarray]) -> np.ndarray:
+    """See `Calibration.peaked`; a Gaussian's where there is little to tell."""
+    changes = np.concatenate([np.diff(s, axis=0) for s in z])
+    seen = ~np.isnan(changes)
+    size = np.where(seen, np.abs(changes), 0)
+    count = seen.sum(0)
+    square = (size**2).sum(0)
+    found = size.sum(0) / np.sqrt(np.maximum(square * count, 1e-12))
+    told = count / (count + 50)
+    out: np.ndarray = np.where(square > 1e-9, told * found + (1 - told) * _GAUSSIAN_CHANGES, _GAUSSIAN_CHANGES)
+    return out
+
+
 def _interpolate(z: np.ndarray) -> np.ndarray:
     """Holes of (T, K) filled by straight lines, ends held, an unmeasured tag 0."""
     t, out = np.arange(len(z)), np.zeros_like(z)
@@ -192,14 +286,15 @@ def _interpolate(z: np.ndarray) -> np.ndarray:
 
 def _drawn(calibration: Calibration, z: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Holes of (T, K) filled by one draw of what the calibration says, window by window."""
-    tags, out = z.shape[1], z.copy()
+    tags, out, row = z.shape[1], z.copy(), calibration.starts_in(z)
     for at in range(0, len(z), LENGTH):
         window = np.full((LENGTH, tags), np.nan)
         part = z[at : at + LENGTH]
         window[: len(part)] = part
         if np.isnan(part).any() and not np.isnan(part).all():
-            found = condition(calibration, window)
-            noise = found.colour(calibration.paths(rng.standard_normal((2, 1, HALF * tags))))[0]
+            prior = calibration.prior(row + at)
+            found = condition(prior, window)
+            noise = found.colour(prior.paths(rng.standard_normal((2, 1, HALF * tags))))[0]
             out[at : at + LENGTH] = (found.mean + found.std * noise)[: len(part)]
     return _interpolate(out)
 
@@ -212,10 +307,16 @@ def _counted(filled: list[np.ndarray], count: np.ndarray, bare: Calibration) -> 
         for h in range(min(LENGTH, len(s))):
             lags[h] += s[h:].T @ s[: len(s) - h]
     lags /= total
-    trust = count**2 / (count**2 + (_TRUST[0] + _TRUST[1] * tags) ** 2.0)
+    trust = _trust(count)
     prior = _memory(lags, count)
     mixed = np.sqrt(np.outer(trust, trust)) * lags + np.sqrt(np.outer(1 - trust, 1 - trust)) * prior
-    return Calibration(bare.mean, bare.std, mixed, float(count.sum()) / tags, bare.known)
+    return replace(bare, lags=mixed, rows=float(count.sum()) / tags)
+
+
+def _trust(count: np.ndarray) -> np.ndarray:
+    """(K,) 0 ... 1: how much what was counted weighs against the prior, by measurements of each tag."""
+    out: np.ndarray = count**2 / (count**2 + (_TRUST[0] + _TRUST[1] * len(count)) ** 2.0)
+    return out
 
 
 def _memory(lags: np.ndarray, count: np.ndarray) -> np.ndarray:

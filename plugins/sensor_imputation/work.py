@@ -1,4 +1,8 @@
-"""The work of one `sensor-imputation` job: calibrate from the request itself, fill every gap, answer in the plant's units."""
+"""The work of one `sensor-imputation` job: every gap filled from what is stored of its tags, else from its own rows.
+
+The operating point says by which rung of the ladder: a variant without networks is the Gaussian alone; 0 steps ask for the
+network's quantile head; more steps draw an ensemble.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +13,16 @@ import numpy as np
 
 from ...config.refusal import Refusal
 from ..kind import Problem, Task
-from .gaussian import LENGTH, Calibration, calibrate, standardise
+from .gaussian import LENGTH, Calibration, calibrate, in_units, standardise
 from .params import ImputationParams
 from .quantiles import of_ensemble
-from .series import impute
+from .response import Response
+from .series import Way, impute
+from .site import groups
+from .stored import Found, Part, find
 
-_GROUP = 16
-"""Tags that are looked at together; more are split into groups of those that move most alike."""
 _HISTORY = 8192
 """Rows that the calibration is counted from."""
-_LARGEST = float(np.finfo(np.float64).max)
 
 
 def repair(params: ImputationParams, task: Task) -> Generator[Problem, np.ndarray, dict[str, Any]]:
@@ -29,47 +33,38 @@ def repair(params: ImputationParams, task: Task) -> Generator[Problem, np.ndarra
     missing = np.isnan(values)
     wanted = (*params.quantiles, 0.5)
     answers = np.full((len(wanted), *values.shape), np.nan)
-    for number, columns in enumerate(groups(values, missing)):
+    networks, point = task.bundle.manifest.variants[task.point.variant], task.point
+    encoder = task.network("encoder") if "encoder" in networks else None
+    way = Way(encoder, () if point.steps else wanted, params.samples, bool(point.steps), point.batch)
+    found = find(task.site.calibrations, params.tags, params.period_ms, task.bundle.sha256)
+    for number, part in enumerate(found.parts if found else _own(values, missing, task.seed)):
+        columns = part.columns
         if not missing[:, columns].any():
             continue
-        part = values[:, columns]
+
+        def take(at: int, answer: np.ndarray, columns: Any = columns, calibration: Calibration = part.calibration) -> None:
+            z = of_ensemble(answer, wanted) if point.steps else answer
+            answers[:, at : at + z.shape[1], columns] = in_units(z, calibration)[..., : len(columns)]
+
+        history = values[:, columns]
+        if len(part.calibration.mean) > len(columns):  # the stand-in of a group without a measurement
+            history = np.concatenate([history, _common(values)[:, None]], 1)
+        z = standardise(history, part.calibration)
+        response = part.network if encoder else part.gaussian
+        yield from impute(part.calibration, response, z, way, task.seed, number, take)
+    return _output(params, missing, answers, found)
+
+
+def _own(values: np.ndarray, missing: np.ndarray, seed: int) -> Generator[Part, None, None]:
+    """What the request's own rows tell, group by group."""
+    for columns in groups(values, missing):
+        if not missing[:, columns].any():
+            continue
+        history = values[:, columns]
         if missing[:, columns].all():  # nothing of this group was measured: told by the rest of the request
-            part = np.concatenate([part, _common(values)[:, None]], 1)
-        calibration = calibrate(_history(part), seed=task.seed)
-
-        def take(at: int, ensemble: np.ndarray, calibration: Calibration = calibration, columns: Any = columns) -> None:
-            units = in_units(of_ensemble(ensemble, wanted), calibration)
-            answers[:, at : at + units.shape[1], columns] = units[..., : len(columns)]
-
-        z = standardise(part, calibration)
-        encoder = task.network("encoder")
-        yield from impute(calibration, z, encoder, params.samples, task.point.batch, task.seed, number, take)
-    return _output(params, missing, answers)
-
-
-def groups(values: np.ndarray, missing: np.ndarray) -> list[np.ndarray]:
-    """Columns of (T, K) in groups of at most `_GROUP`, each around a tag and those that correlate most with it."""
-    tags = values.shape[1]
-    if tags <= _GROUP:
-        return [np.arange(tags)]
-    scale = np.max(np.where(missing, 0, np.abs(values)), axis=0)
-    unit = np.where(missing, 0, values) / np.where(scale > 0, scale, 1)
-    centred = np.where(missing, 0, unit - unit.sum(0) / np.maximum((~missing).sum(0), 1))
-    power = np.sqrt((centred**2).sum(0))
-    alike = np.abs(centred.T @ centred) / np.maximum(np.outer(power, power), 1e-300)
-    left, out = list(range(tags)), []
-    while left:
-        order = sorted(left, key=lambda k: (k != left[0], -alike[left[0], k]))
-        out.append(np.array(sorted(order[:_GROUP])))
-        left = [k for k in left if k not in order[:_GROUP]]
-    return out
-
-
-def in_units(z: np.ndarray, calibration: Calibration) -> np.ndarray:
-    """z (..., K) in the plant's units, finite whatever the magnitudes."""
-    with np.errstate(over="ignore"):
-        out: np.ndarray = np.clip(calibration.mean + calibration.std * z, -_LARGEST, _LARGEST)
-    return out
+            history = np.concatenate([history, _common(values)[:, None]], 1)
+        unchanged = Response.none(history.shape[1])
+        yield Part(columns, calibrate(_history(history), seed), unchanged, unchanged)
 
 
 def _common(values: np.ndarray) -> np.ndarray:
@@ -86,7 +81,7 @@ def _history(values: np.ndarray) -> list[np.ndarray]:
     return [values[at : at + _HISTORY // 8] for at in starts]
 
 
-def _output(params: ImputationParams, missing: np.ndarray, answers: np.ndarray) -> dict[str, Any]:
+def _output(params: ImputationParams, missing: np.ndarray, answers: np.ndarray, found: Found | None) -> dict[str, Any]:
     def table(answer: np.ndarray) -> list[list[Any]]:
         filled = answer.tolist()
         return [
@@ -99,6 +94,7 @@ def _output(params: ImputationParams, missing: np.ndarray, answers: np.ndarray) 
         "values": table(answers[-1]),
         "imputed": missing.tolist(),
         "quantiles": {repr(float(level)): table(answer) for level, answer in zip(params.quantiles, answers)},
+        "calibration": {"name": found.name, "rows": round(found.rows)} if found else None,
         "uncertain": [tag for k, tag in enumerate(params.tags) if missing[:, k].all()],
     }
     given = {"start": params.start, "period_ms": params.period_ms}

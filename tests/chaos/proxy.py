@@ -38,11 +38,14 @@ class Connection:
 
 
 class Proxy:
-    """Listens on `port` of loopback and hands on to the broker's. `watch` sees every whole packet before it goes on."""
+    """Listens on `port` of loopback and hands on to the broker's. `watch` sees every whole packet before it goes on.
 
-    def __init__(self, broker_port: int, watch: Callable[[Connection, str, Packet], None]):
+    port: 0 for one that is free.
+    """
+
+    def __init__(self, broker_port: int, watch: Callable[[Connection, str, Packet], None], port: int = 0):
         self._broker_port, self._watch = broker_port, watch
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self.port: int = self._listener.getsockname()[1]
         self._connections: list[Connection] = []
         self.swallow: set[str] = set()
@@ -63,6 +66,8 @@ class Proxy:
 
     def close(self) -> None:
         """No more connections."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # closing alone would let one more in
         self._listener.close()
         self.cut()
 

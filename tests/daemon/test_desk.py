@@ -63,8 +63,8 @@ def says(desk, what, name, now, **more):
     desk.from_worker({"type": what, "id": name, "checkpoint_bytes": 0, "run_ms": 5, "about": "m", **more}, now)
 
 
-def step(desk, name, n, now):
-    desk.from_worker({"type": "step", "id": name, "step": n, "steps": 8, "item": 0}, now)
+def step(desk, name, n, now, rested_s=0.0):
+    desk.from_worker({"type": "step", "id": name, "step": n, "steps": 8, "item": 0, "rested_s": rested_s}, now)
 
 
 def result(desk, name):
@@ -130,16 +130,42 @@ def test_the_time_that_a_job_was_laid_aside_is_no_step(desk):
     assert hangs(Worker("busy", 31.0), 30.0, desk.longest_step)
 
 
+def test_a_rest_is_no_step(desk):
+    """A paced job that rests for a minute after each step must still be seen to hang."""
+    enter(desk, job("slow"))
+    desk.dispatch(1.0)
+    step(desk, "slow", 1, 2.0)
+    step(desk, "slow", 1, 32.0, rested_s=30.0)
+    step(desk, "slow", 2, 63.0, rested_s=60.0)
+    assert desk.longest_step == pytest.approx(1.0)
+
+
+def test_an_anytime_job_is_hurried_at_its_deadline_and_not_cancelled(desk):
+    enter(desk, job("a", deadline_at=2.0, anytime=True))
+    desk.dispatch(1.0)
+    desk.dispatch(2.0)
+    assert desk._worker.sent[-1] == ("hurry", "a")
+    says(desk, "done", "a", 2.1, artifacts=[], output={}, quality_tier=0.4)
+    assert (result(desk, "a")["state"], result(desk, "a")["quality_tier"]) == ("done", 0.4)
+
+
+def test_an_anytime_job_that_has_not_begun_at_its_deadline_is_expired(desk):
+    desk._worker.ready = False
+    enter(desk, job("a", deadline_at=2.0, anytime=True))
+    desk.dispatch(2.0)
+    assert result(desk, "a")["state"] == "expired"
+
+
 def test_a_repeated_request_is_answered_when_the_result_is_stored_and_not_before(desk):
     enter(desk, job("a"))
     desk.dispatch(1.0)
     desk._spool._db.execute("PRAGMA query_only = 1")  # SQLite then refuses each write as it does on a read-only disk
     says(desk, "done", "a", 2.0, artifacts=[], output={})
     assert desk.digest("a") == "a"
-    desk.answer("a", ("answers", b"c"), None, 2.1)
-    assert desk.unstored() == {"a"}
+    desk.results.answer("a", ("answers", b"c"), None, 2.1)
+    assert desk.results.unstored() == {"a"}
     desk._spool._db.execute("PRAGMA query_only = 0")
-    desk.store(3.0)
+    desk.results.store(3.0)
     told = {m.topic: json.loads(m.payload) for _, m in desk._spool.outgoing(0, 9)}
     assert told["answers"] == told["denoised/g/jobs/a/result"] == result(desk, "a")
 

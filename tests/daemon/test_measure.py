@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from denoised.daemon.board.energy import Meter
 from denoised.daemon.board.generic import Generic
 from denoised.daemon.measure import Measurer, Played
 from denoised.engines.bundle import SHIPPED, OperatingPoint, read_bundle
+from denoised.engines.denoiser import Guidance
 from denoised.engines.engine import EngineRunError
 from denoised.plugins.kind import load_kinds
 from denoised.plugins.sensor_imputation.kind import SensorImputation
@@ -36,12 +38,12 @@ def measurer(monkeypatch, tmp_path):
 
 
 def test_more_steps_come_nearer_to_the_reference_which_is_at_no_distance_from_itself(measurer):
-    far = [measurer.quality("fp32", "gaussian_exact", steps).distance for steps in (1, 4, 8)]
+    far = [measurer.quality(0, steps).distance for steps in (1, 4, 8)]
     assert far[0] > far[1] > far[2] == 0.0
 
 
 def test_the_same_point_has_the_same_distance_each_time(measurer):
-    assert measurer.quality("fp32", "gaussian_exact", 2).distance == measurer.quality("fp32", "gaussian_exact", 2).distance
+    assert measurer.quality(0, 2).distance == measurer.quality(0, 2).distance
 
 
 @pytest.mark.parametrize(
@@ -62,7 +64,7 @@ def test_the_self_test_fills_the_largest_batch_and_goes_the_kinds_own_way(name, 
 
 
 def test_a_speed_says_what_a_step_of_the_batch_takes_and_draws(measurer):
-    speed = measurer.speed("fp32", "gaussian_exact", 2, 1)
+    speed = measurer.speed(0, 2, 1)
     assert (speed.variant, speed.sampler, speed.batch, speed.threads) == ("fp32", "gaussian_exact", 2, 1)
     assert speed.step_ms > 0
     assert speed.power_w >= 3.0
@@ -70,13 +72,13 @@ def test_a_speed_says_what_a_step_of_the_batch_takes_and_draws(measurer):
 
 def test_a_batch_larger_than_the_self_test_gives_is_filled_by_repeating(measurer):
     measurer.play(OperatingPoint("fp32", "gaussian_exact", 1, 8))
-    assert measurer.speed("fp32", "gaussian_exact", 20, 1).batch == 20
+    assert measurer.speed(0, 20, 1).batch == 20
 
 
 def test_a_variant_that_gives_no_numbers_is_an_error_that_names_it(measurer, monkeypatch):
     monkeypatch.setattr(measure, "distance", lambda played, reference: float("nan"))
     with pytest.raises(EngineRunError, match="fp32 with gaussian_exact, 1 steps"):
-        measurer.quality("fp32", "gaussian_exact", 1)
+        measurer.quality(0, 1)
 
 
 def test_distance_is_relative_to_the_size_of_the_reference():
@@ -104,6 +106,24 @@ def test_every_kind_has_a_self_test_that_it_accepts_itself(name):
     largest = max(p.batch for p in bundle.manifest.operating_points)
     assert kind.check(request, measure.site_of_one(kind, bundle)) >= largest
     assert kind.self_test(bundle) == kind.self_test(bundle)
+
+
+def test_a_way_is_variant_sampler_the_samplers_choices_and_guidance_whatever_the_steps(measurer):
+    """A point with other choices of its sampler is another way: its figures are not those of the first."""
+    eta = OperatingPoint(sampler="ddim", sampler_args={"eta": 1.0})
+    guided = OperatingPoint(sampler="ddim", guidance=Guidance(3.0))
+    measurer.points = (OperatingPoint(sampler="ddim", steps=4), replace(eta, steps=2), guided, eta)
+    assert [measurer.way_of(p) for p in measurer.points] == [0, 1, 2, 1]
+    assert measurer.way_of(OperatingPoint("int8", "ddim")) == -1
+
+
+def test_a_samplers_own_choices_are_measured_with_it(measurer):
+    """Ancestral noise takes it elsewhere than none, from the same seed."""
+    measurer.points = (OperatingPoint(sampler="ddim"), OperatingPoint(sampler="ddim", sampler_args={"eta": 1.0}))
+    plain, noisy = (measurer.quality(shipped, 4) for shipped in (0, 1))
+    assert (plain.shipped, noisy.shipped) == (0, 1)
+    assert abs(plain.distance - noisy.distance) > 0.01
+    assert measurer.speed(1, 2, 1).shipped == 1
 
 
 def test_a_busy_machine_is_told(monkeypatch):

@@ -26,7 +26,7 @@ from denoised.daemon.cli.main import VERBS
 from denoised.daemon.core import reply, triggers
 from denoised.daemon.core.check import check_config
 from denoised.daemon.core.intake import Envelope, decode, read_request
-from denoised.daemon.core.job import Entry, Job
+from denoised.daemon.core.job import Entry, Job, Promise
 from denoised.daemon.models import find_models
 from denoised.engines.bundle import SHIPPED, Manifest, read_bundle, write_sums
 from denoised.engines.standin import StandInEngine
@@ -183,8 +183,17 @@ def test_events_and_results_in_the_docs_have_the_fields_that_are_sent(site: Site
     entry.move("paused", "preempted")
     sent["paused"] = reply.event(entry, 0.0)
     sent["done"] = reply.result(entry, "done", 0.0, 0.0, {})
-    shown = {e["state"]: e for e in json_of_plc() if e.get("state") in sent and e.get("kind") == job.kind}
+    shown = {e["state"]: e for e in reversed(json_of_plc()) if e.get("state") in sent and e.get("kind") == job.kind}
     assert {state: list(e) for state, e in shown.items()} == {state: list(e) for state, e in sent.items()}
+
+
+def test_the_promise_in_the_docs_has_the_fields_that_are_sent(site: Site) -> None:
+    job = accept("defect-synthesis", {"params": {"image": {"path": "part.png"}, "count": 8}}, site)
+    point = {"variant": "fp32", "sampler": "dpmpp_2m", "steps": 8, "batch": 8, "threads": 3}
+    promise = Promise(point, 0.0, "2026-11-23T09:52:19.602Z", 1210, 9.1, "calibration")
+    sent = reply.event(Entry(dataclasses.replace(job, promise=promise)), 0.0)
+    (shown,) = (e for e in json_of_plc() if "promise" in e)
+    assert (list(shown), shown["promise"]) == (list(sent), sent["promise"])
 
 
 def test_the_refusal_in_the_docs_is_what_that_mistake_gets(site: Site) -> None:

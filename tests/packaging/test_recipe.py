@@ -68,7 +68,7 @@ PACKAGE |= {
     "yaml": "python3-pyyaml",
 }
 # Backends and extras: not on every gateway, each with a PACKAGECONFIG or a message of its own.
-OPTIONAL = {"onnxruntime", "tensorrt", "pycuda", "amqtt"}
+OPTIONAL = {"onnxruntime", "tensorrt", "pycuda", "amqtt", "google"}
 
 
 def needed(source: str) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -45,6 +46,42 @@ def test_the_unit_is_exposed_no_more_than_2_of_10(staged: Path) -> None:
     if "unrecognized option" in verdict.stderr:
         pytest.skip("this systemd (before 250) cannot judge a unit file offline")
     assert verdict.returncode == 0, verdict.stdout + verdict.stderr
+
+
+@needs_systemd
+def test_systemd_reads_the_drop_in_of_the_clock_cap(staged: Path) -> None:
+    dropins = staged.parent / f"{UNIT.name}.d"
+    dropins.mkdir()
+    shutil.copy(UNIT.parent / "denoised-clock-dropin.conf", dropins / "clock.conf")
+    verdict = analyze("verify", str(staged))
+    ours = [line for line in (verdict.stdout + verdict.stderr).splitlines() if UNIT.name in line or "clock.conf" in line]
+    assert ours == []
+    assert verdict.returncode == 0
+
+
+@pytest.mark.skipif(shutil.which("systemd-tmpfiles") is None or os.geteuid() != 0, reason="needs systemd-tmpfiles, as root")
+def test_the_clock_rule_gives_the_limits_to_the_group_and_nothing_else(tmp_path: Path) -> None:
+    files = {
+        "sys/devices/system/cpu/cpufreq/policy0/scaling_max_freq": 0o664,
+        "sys/devices/system/cpu/cpufreq/policy0/scaling_governor": 0o644,
+        "sys/devices/17000000.gpu/devfreq/17000000.gpu/max_freq": 0o664,
+        "sys/devices/17000000.gpu/devfreq/17000000.gpu/min_freq": 0o644,
+        "etc/group": 0o644,
+        "etc/passwd": 0o644,
+    }
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1\n")
+        (tmp_path / name).chmod(0o644)
+    (tmp_path / "etc/group").write_text("root:x:0:\ndenoised:x:4242:\n")
+    (tmp_path / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\n")
+    (tmp_path / "sys/class/devfreq").mkdir(parents=True)
+    (tmp_path / "sys/class/devfreq/17000000.gpu").symlink_to("../../devices/17000000.gpu/devfreq/17000000.gpu")
+    rule = str(UNIT.parent / "denoised-clock.conf")
+    subprocess.run(["systemd-tmpfiles", "--create", f"--root={tmp_path}", rule], check=True, timeout=60)
+    for name, mode in files.items():
+        found = (tmp_path / name).stat()
+        assert (found.st_mode & 0o777, found.st_gid) == (mode, 4242 if mode == 0o664 else 0), name
 
 
 def test_a_config_that_cannot_be_used_is_not_tried_again() -> None:

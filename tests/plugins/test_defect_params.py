@@ -33,6 +33,13 @@ def test_a_full_request_is_read():
 
 
 @pytest.mark.parametrize(
+    ("given", "read"), [({}, "on"), ({"gate": "strict"}, "strict"), ({"gate": False}, "off"), ({"gate": True}, "on")]
+)
+def test_the_gate_is_on_unless_told_otherwise_and_a_bare_off_of_yaml_is_understood(given, read):
+    assert typed.read({"image": {"path": "a.png"}, **given}, Params).gate == read
+
+
+@pytest.mark.parametrize(
     "image", [{}, {"path": "a", "data": DATA}, {"path": None, "camera": None}, {"path": "a", "data": DATA, "camera": "c"}]
 )
 def test_exactly_one_source_of_the_image_is_wanted(image):
@@ -56,6 +63,8 @@ def test_exactly_one_source_of_the_image_is_wanted(image):
         ({"image": {"path": "a"}, "severity": 1.01}, "severity"),
         ({"image": {"path": "a"}, "severity": float("nan")}, "severity"),
         ({"image": {"path": "a"}, "severity": "high"}, "severity"),
+        ({"image": {"path": "a"}, "gate": "loose"}, "gate"),
+        ({"image": {"path": "a"}, "gate": 1}, "gate"),
         ({"image": {"path": "a"}, "defect": ""}, "defect"),
         ({"image": {"path": "a"}, "defect": 3}, "defect"),
         ({"image": {"path": "a"}, "sverity": 1}, "sverity"),

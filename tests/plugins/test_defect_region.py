@@ -151,3 +151,33 @@ def test_thin_masks_from_the_edge_are_fitted_as_a_walk():
     cracks = [masks.draw(CRACK, part, np.random.default_rng(seed), 1.0) for seed in range(30)]
     fitted = masks.fit(cracks, [part] * 30)
     assert fitted.form == "walk" and fitted.edge > 0.5
+
+
+def direction(mask):
+    (_, _), (a, b), turn = cv2.minAreaRect(np.argwhere(mask)[:, ::-1].astype(np.float32))
+    return (turn if a >= b else turn + 90) % 180
+
+
+def test_cracks_that_all_run_upright_are_drawn_upright():
+    part = np.ones((300, 300), np.uint8)
+    upright = masks.Shape("walk", 0.0, (150.0, 300.0, 500.0), (8.0, 11.0, 16.0), 0.15, 300.0, axis=90.0, aligned=1.0)
+    fitted = masks.fit([masks.draw(upright, part, np.random.default_rng(n), 1.0) for n in range(12)], [part] * 12)
+    assert abs(fitted.axis - 90) < 12 and fitted.aligned > 0.7
+    again = [direction(masks.draw(fitted, part, np.random.default_rng(n), 1.0)) for n in range(40)]
+    assert np.mean([abs(turn - 90) < 35 for turn in again]) > 0.7
+
+
+def test_one_mask_is_taken_for_an_example_and_not_for_all_there_is():
+    part, mask = np.ones((300, 300), np.uint8), np.zeros((300, 300), np.uint8)
+    cv2.ellipse(mask, (150, 150), (12, 6), 0, 0, 360, 1, -1)
+    one, many = masks.fit([mask], [part]), masks.fit([mask] * 30, [part] * 30)
+    assert one.area[2] / one.area[0] > 3 > many.area[2] / many.area[0]
+    assert one.aligned < many.aligned and 0 < one.edge < 0.5
+
+
+def test_what_is_known_of_a_class_decides_its_form_and_counts_as_one_mask():
+    part, mask = np.ones((300, 300), np.uint8), np.zeros((300, 300), np.uint8)
+    mask[280:, 100:140] = 1
+    alone, told = masks.fit([mask], [part]), masks.fit([mask], [part], CRACK)
+    assert (alone.form, told.form) == ("bite", "walk")
+    assert CRACK.area[1] < told.area[1] < alone.area[1]

@@ -1,16 +1,21 @@
 import base64
 import hashlib
 import json
+from dataclasses import replace
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import yaml
+from denoised.config import typed
 from denoised.config.refusal import Refusal
 from denoised.demo import surface
-from denoised.engines.bundle import SHIPPED, OperatingPoint, read_bundle
+from denoised.engines.bundle import SHIPPED, OperatingPoint, read_bundle, write_sums
+from denoised.plugins.defect_synthesis.gate import read_reference
 from denoised.plugins.defect_synthesis.kind import KIND
 from denoised.plugins.kind import Site, Task
-from denoised.plugins.play import play
+from denoised.plugins.play import drive, play, solve, trajectory
 from denoised.plugins.provenance import read_text
 
 
@@ -35,8 +40,9 @@ class Job:
         site = Site((self.inputs,), frozenset({"line1"}), {"defect-synthesis": (bundle,)}, max_pixels)
         origin = {"gateway": "gw", "job": "j1", "model": "toy-defects"}
         point = point or bundle.manifest.operating_points[0]
-        task = Task("j1", seed, folder, bundle, point, lambda name: engine, site, frame, origin)
-        return play(KIND, {"image": {"path": "good.png"}, **params}, task), folder
+        network = engine.__getitem__ if isinstance(engine, dict) else lambda name: engine
+        self.task = Task("j1", seed, folder, bundle, point, network, site, frame, origin)
+        return play(KIND, {"image": {"path": "good.png"}, **params}, self.task), folder
 
 
 @pytest.fixture
@@ -120,7 +126,7 @@ def test_an_item_does_not_depend_on_how_many_are_made_together(job, dark_engine)
 def test_any_item_can_be_made_again_alone_from_its_seed(job):
     many, a = job({"count": 4})
     last = many.output["items"][3]
-    alone, b = job({}, seed=last["seed"])
+    alone, b = job({"gate": "off"}, seed=last["seed"])
     assert alone.output["items"][0]["box"] == last["box"] and alone.output["items"][0]["defect"] == last["defect"]
     again = pixels(b, alone.output["items"][0]["image"]).astype(int)
     assert np.abs(pixels(a, last["image"]) - again).max() <= 1
@@ -213,9 +219,10 @@ def shipped():
 
     bundle = read_bundle(SHIPPED / "surface-defects")
     bundle.verify()
-    engine = open_engine(bundle.file("denoiser.onnx"))
-    yield bundle, engine
-    engine.close()
+    engines = {name: open_engine(bundle.file(file)) for name, file in bundle.manifest.variants["fp32"].items()}
+    yield bundle, engines
+    for engine in engines.values():
+        engine.close()
 
 
 @pytest.mark.parametrize("defect", ["blowhole", "break", "crack", "fray", "uneven"])
@@ -239,3 +246,146 @@ def test_the_shipped_model_turns_severity_into_contrast(job, shipped):
         drawn = [pixels(folder, i["image"]).astype(int) - good(job) for i in outcome.output["items"]]
         strength.append(np.mean([np.abs(d[d != 0]).mean() for d in drawn]))
     assert strength[1] > 1.3 * strength[0]
+
+
+# ---- the gate -----------------------------------------------------------------------------------------------------------
+
+ALL = {"contrast": (0.0, 1e6), "completeness": (0.0, 1e6), "agreement": None, "novelty": 2.0, "outline": 2.0}
+QUICK = OperatingPoint("fp32", "dpmpp_2m", 2, 4)
+
+
+@pytest.fixture
+def gated(defect_bundle):
+    """Makes a bundle whose gate accepts the seams that it draws, and these bands of every class."""
+
+    def make(**bands):
+        classes = {c: {**ALL, "pictures": 5, "parts": 5, **bands} for c in defect_bundle.manifest.classes}
+        known = {"classes": classes, "level": 0.0, "silent": 1.0, "surface": {}, "descriptors": "", "outlines": ""}
+        folder = defect_bundle.folder
+        (folder / "gate.json").write_text(json.dumps(known))
+        manifest = yaml.safe_load((folder / "model.yaml").read_text())
+        manifest["geometry"]["gate"] = "gate.json"
+        (folder / "model.yaml").write_text(yaml.safe_dump(manifest))
+        write_sums(folder)
+        return read_bundle(folder)
+
+    return make
+
+
+@pytest.fixture
+def seamless(monkeypatch):
+    """Pixels that are independent of each other have a seam wherever they end."""
+    monkeypatch.setattr("denoised.plugins.defect_synthesis.gate.SEAM", 1e6)
+
+
+def test_without_the_gate_nothing_is_checked_and_the_result_says_so(job):
+    output = job({"count": 3, "gate": "off"})[0].output
+    assert output["gate"] == {"mode": "off"} and all("scores" not in item for item in output["items"])
+
+
+@pytest.mark.usefixtures("seamless")
+def test_what_is_rejected_is_drawn_again_until_it_passes(job, gated):
+    bundle = gated(contrast=(2.5, 1e6))
+    outcome, folder = job({"count": 12, "defect": "blowhole"}, bundle=bundle)
+    told, items = outcome.output["gate"], outcome.output["items"]
+    assert told["reasons"] == {"contrast-low": told["rejected"]} and told["rejected"] > 0
+    again = [i for i in items if i["accepted"] and i["tries"] > 1]
+    assert again and all(i["scores"]["contrast"] >= 2.5 for i in items if i["accepted"])
+    alone, other = job({"defect": "blowhole"}, seed=again[0]["seed"], bundle=bundle)
+    assert alone.output["items"][0]["tries"] == 1
+    name = again[0]["image"]
+    assert np.abs(pixels(folder, name).astype(int) - pixels(other, "000_blowhole.png")).max() <= 1
+
+
+@pytest.mark.usefixtures("seamless")
+def test_what_never_passes_is_delivered_and_marked_or_left_out(job, gated):
+    bundle = gated(contrast=(1e5, 1e6))
+    marked, folder = job({"count": 3}, bundle=bundle)
+    told = marked.output["gate"]
+    assert (told["accepted"], told["marked"], told["left_out"], told["rejected"]) == (0, 3, 0, 9)
+    assert all(i["reasons"] == ["contrast-low"] and i["tries"] == 3 for i in marked.output["items"])
+    notes = json.loads((folder / "annotations.json").read_text())["annotations"]
+    assert [n["accepted"] for n in notes] == [False] * 3
+    text = read_text((folder / marked.output["items"][0]["image"]).read_bytes())
+    assert text["denoised:gate"] == "rejected: contrast-low"
+    strict, empty = job({"count": 3, "gate": "strict"}, bundle=bundle)
+    told = strict.output["gate"]
+    assert strict.output["items"] == [] and [p.name for p in empty.iterdir()] == ["annotations.json"]
+    assert (told["accepted"], told["marked"], told["left_out"], told["rejected"]) == (0, 0, 3, 24)
+
+
+@pytest.mark.usefixtures("seamless")
+def test_a_class_that_is_hard_to_draw_does_not_become_rare(job, gated):
+    plain = job({"count": 12, "gate": "off"})[0].output["items"]
+    picky = job({"count": 12}, bundle=gated(contrast=(2.5, 1e6)))[0].output
+    assert picky["gate"]["rejected"] and [i["defect"] for i in picky["items"]] == [i["defect"] for i in plain]
+
+
+@pytest.mark.usefixtures("seamless")
+@pytest.mark.parametrize("collapse", [2.0, 0.75])
+def test_what_the_gate_accepts_does_not_depend_on_how_many_are_made_together(job, gated, collapse):
+    bundle = gated(contrast=(2.2, 1e6), novelty=collapse)
+    points = [OperatingPoint("fp32", "dpmpp_2m", 4, batch) for batch in (1, 5)]
+    (one, a), (other, b) = (job({"count": 10, "defect": "blowhole"}, point=point, bundle=bundle) for point in points)
+    assert one.output == other.output and one.output["gate"]["rejected"]
+    assert ("collapse" in one.output["gate"]["reasons"]) == (collapse < 1)
+    assert sorted(p.name for p in a.iterdir()) == sorted(p.name for p in b.iterdir())
+
+
+def test_strict_is_refused_where_the_model_knows_no_real_defects(job):
+    with pytest.raises(Refusal, match="expected 'on' or 'off'") as caught:
+        job({"gate": "strict"})
+    assert (caught.value.code, caught.value.field) == ("bad-request", "params.gate")
+
+
+def test_an_interrupted_job_goes_on_to_the_same_bytes_with_the_gate_at_work(job, shipped):
+    bundle, engines = shipped
+    params = {"image": {"path": "good.png"}, "count": 6, "severity": 0.3}
+    outcome, whole = job(params, bundle=bundle, engine=engines, point=QUICK)
+    assert outcome.output["gate"]["rejected"] > 0
+    results: list = []
+
+    def solved(problem):
+        results.append(solve(trajectory(problem, job.task)))
+        return results[-1]
+
+    request: Any = typed.read(params, KIND.params)
+    drive(KIND.work(request, replace(job.task, folder=whole)), solved)
+    for cut in (1, len(results) // 2, len(results) - 1):
+        folder = whole.parent / f"resumed{cut}"
+        folder.mkdir()
+        kept = iter(results[:cut])
+
+        def resumed(problem, kept=kept):
+            saved = next(kept, None)
+            return solve(trajectory(problem, job.task)) if saved is None else saved
+
+        again = drive(KIND.work(request, replace(job.task, folder=folder)), resumed)
+        assert again == outcome
+        for path in whole.iterdir():
+            assert path.read_bytes() == (folder / path.name).read_bytes()
+
+
+def test_the_shipped_models_gate_scores_every_item_and_its_count_adds_up(job, shipped):
+    bundle, engines = shipped
+    outcome, folder = job({"count": 8, "defect": "crack"}, bundle=bundle, engine=engines, point=QUICK)
+    told, items = outcome.output["gate"], outcome.output["items"]
+    assert told["mode"] == "on" and told["accepted"] + told["marked"] == len(items) == 8 and told["left_out"] == 0
+    assert sum(i["accepted"] for i in items) == told["accepted"] and all(i["tries"] <= 3 for i in items)
+    assert all({"containment", "seam", "novelty", "outline", "agreement", "original"} <= set(i["scores"]) for i in items)
+    reference = read_reference(bundle)
+    assert reference is not None
+    known = reference.classes["crack"]
+    for item in items:
+        assert item["scores"]["containment"] == 0
+        if item["accepted"]:
+            assert known.contrast[0] <= item["scores"]["contrast"] <= known.contrast[1]
+            assert item["scores"]["agreement"] >= known.agreement
+
+
+def test_strict_with_the_shipped_model_delivers_accepted_items_alone(job, shipped):
+    bundle, engines = shipped
+    params = {"count": 4, "defect": "crack", "severity": 0.0, "gate": "strict"}
+    output = job(params, bundle=bundle, engine=engines, point=QUICK)[0].output
+    assert all(item["accepted"] for item in output["items"])
+    assert len(output["items"]) + output["gate"]["left_out"] == 4 and output["gate"]["marked"] == 0

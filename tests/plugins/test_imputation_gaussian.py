@@ -2,7 +2,16 @@ import warnings
 
 import numpy as np
 import pytest
-from denoised.plugins.sensor_imputation.gaussian import HALF, LENGTH, Calibration, calibrate, condition, standardise
+from denoised.plugins.sensor_imputation.gaussian import (
+    HALF,
+    LENGTH,
+    Calibration,
+    calibrate,
+    condition,
+    in_units,
+    marks_of,
+    standardise,
+)
 
 
 def ar1(rows=4000, tags=2, rho=0.9, seed=0):
@@ -17,7 +26,7 @@ def ar1(rows=4000, tags=2, rho=0.9, seed=0):
 
 def known(tags=2, rho=0.9):
     lags = rho ** np.arange(LENGTH)[:, None, None] * (np.full((tags, tags), 0.8) + 0.2 * np.eye(tags))
-    return Calibration(np.zeros(tags), np.ones(tags), lags, 1e4, np.ones(tags, bool))
+    return Calibration(np.zeros(tags), np.ones(tags), lags, 1e4, np.ones(tags, bool), np.full(tags, 0.8))
 
 
 @pytest.fixture(params=["few missing", "most missing", "a dead tag", "a blackout"])
@@ -38,14 +47,14 @@ def test_long_history_gives_the_lag_covariance_of_the_process():
 
 
 def test_covariance_is_symmetric_positive_definite_even_from_a_dozen_rows():
-    calibration = calibrate([ar1(rows=12, tags=5)])
-    assert np.allclose(calibration.covariance, calibration.covariance.T)
-    assert np.linalg.eigvalsh(calibration.covariance).min() > 0
+    covariance = calibrate([ar1(rows=12, tags=5)]).prior().covariance
+    assert np.allclose(covariance, covariance.T)
+    assert np.linalg.eigvalsh(covariance).min() > 0
 
 
 def test_conditioning_is_that_of_the_textbook(window):
-    calibration = known()
-    found, c, v = condition(calibration, window), known().covariance, window.reshape(-1)
+    prior = known().prior()
+    found, c, v = condition(prior, window), prior.covariance, window.reshape(-1)
     m, o = np.isnan(v), ~np.isnan(v)
     gain = c[np.ix_(m, o)] @ np.linalg.inv(c[np.ix_(o, o)])
     assert np.allclose(found.mean.reshape(-1)[m], gain @ v[o], atol=1e-8)
@@ -53,27 +62,27 @@ def test_conditioning_is_that_of_the_textbook(window):
 
 
 def test_measured_cells_keep_their_value(window):
-    found = condition(known(), window)
+    found = condition(known().prior(), window)
     assert np.array_equal(found.mean[~found.missing], window[~np.isnan(window)])
 
 
 def test_surprise_is_the_distance_from_what_the_others_say(window):
-    found = condition(known(), window)
+    found = condition(known().prior(), window)
     t, k = np.argwhere(~found.missing)[7]
     without = window.copy()
     without[t, k] = np.nan
-    alone = condition(known(), without)
+    alone = condition(known().prior(), without)
     assert found.std[t, k] == pytest.approx(alone.std[t, k], rel=1e-6)
     assert found.surprise[t, k] == pytest.approx((window[t, k] - alone.mean[t, k]) / alone.std[t, k], rel=1e-5)
 
 
 def test_coloured_noise_has_the_conditional_correlation(window):
-    calibration = known()
-    found = condition(calibration, window)
-    paths = calibration.paths(np.random.default_rng(0).standard_normal((2, 4000, HALF * 2)))
+    prior = known().prior()
+    found = condition(prior, window)
+    paths = prior.paths(np.random.default_rng(0).standard_normal((2, 4000, HALF * 2)))
     noise = found.colour(paths).reshape(4000, -1)
     m = found.missing.reshape(-1)
-    c = calibration.covariance
+    c = prior.covariance
     conditional = c[np.ix_(m, m)] - c[np.ix_(m, ~m)] @ np.linalg.solve(c[np.ix_(~m, ~m)], c[np.ix_(~m, m)])
     std = np.sqrt(np.diag(conditional))
     assert not noise[:, ~m].any()
@@ -81,9 +90,9 @@ def test_coloured_noise_has_the_conditional_correlation(window):
 
 
 def test_paths_of_two_halves_are_a_true_window():
-    calibration = known()
-    paths = calibration.paths(np.random.default_rng(0).standard_normal((2, 4000, HALF * 2))).reshape(4000, -1)
-    assert np.abs(np.cov(paths.T) - calibration.covariance).max() < 0.12
+    prior = known().prior()
+    paths = prior.paths(np.random.default_rng(0).standard_normal((2, 4000, HALF * 2))).reshape(4000, -1)
+    assert np.abs(np.cov(paths.T) - prior.covariance).max() < 0.12
 
 
 def test_holes_in_the_history_are_learnt_around():
@@ -119,4 +128,26 @@ def test_a_tag_that_was_never_measured_is_as_wide_as_all_others_together():
     assert list(calibration.known) == [False, True]
     assert calibration.mean[0] == pytest.approx(np.nanmean(x))
     assert calibration.std[0] == pytest.approx(np.nanstd(x))
-    assert condition(calibration, standardise(x[:LENGTH], calibration)).std[:, 0] == pytest.approx(1.0, abs=0.05)
+    assert condition(calibration.prior(), standardise(x[:LENGTH], calibration)).std[:, 0] == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_quantised_tag_is_answered_in_its_own_steps():
+    rng = np.random.default_rng(0)
+    history = [np.stack([np.round(rng.standard_normal(900)) * 0.25 + 3, rng.standard_normal(900)], 1)]
+    calibration = Calibration(*vars_of(calibrate(history)), marks=marks_of(history))
+    assert [len(m) > 0 for m in calibration.marks] == [True, False]
+    z = np.stack([np.linspace(-2, 2, 41)] * 2, 1)
+    answered = in_units(z, calibration)
+    assert set(answered[:, 0]) <= set(history[0][:, 0])
+    assert (np.diff(answered[:, 0]) >= 0).all()
+    assert len(set(answered[:, 1])) == 41
+
+
+def test_a_quantised_tag_beyond_what_history_saw_is_not_pulled_back():
+    history = [np.repeat([[20.0], [20.1]], 60, 0)]
+    calibration = Calibration(*vars_of(calibrate(history)), marks=marks_of(history))
+    assert in_units((np.array([[25.0]]) - calibration.mean) / calibration.std, calibration)[0, 0] == pytest.approx(25.0)
+
+
+def vars_of(c):
+    return c.mean, c.std, c.lags, c.rows, c.known, c.peaked

@@ -91,7 +91,7 @@ def test_a_transplanted_stain_keeps_the_grain_below():
 @pytest.fixture(scope="module")
 def pool(images):
     reals, good = defects_data.read_real(images), defects_data.read_good(images / "free")
-    made = defects_data.build(reals, good, ("blowhole", "crack"), 0, silent, per_real=3, parts=4, target=6)
+    made = defects_data.build(reals, good, ("blowhole", "crack"), {}, 0, silent, per_real=3, target=6, windows=40)
     return defects_data.columns(made)
 
 
@@ -99,6 +99,35 @@ def test_the_pool_holds_real_and_procedural_windows_of_every_class(pool):
     found = set(zip(pool["label"].tolist(), pool["real"].tolist()))
     assert found == {(0, False), (0, True), (1, False), (1, True)}
     assert pool["defect"].shape[1:] == (64, 64) and len({len(v) for v in pool.values()}) == 1
+
+
+def test_without_a_good_picture_defects_are_painted_on_metal_parts():
+    made = defects_data.painted([], ("crack", "dent"), {}, 20, np.random.default_rng(0))
+    assert len(made.label) >= 20 and set(made.label) == {0} and not any(made.real)
+
+
+def test_a_bent_defect_changes_nothing_outside_its_own_mask():
+    good = surface.frame(0, 0, 320, 240).astype(np.float32)
+    mask = np.zeros(good.shape, np.uint8)
+    cv2.ellipse(mask, (150, 120), (24, 9), 20, 0, 360, 1, -1)
+    dark = np.where(mask > 0, good * 0.4, good)
+    for seed in range(8):
+        bent, at = defects_data._bent(dark, good, mask, np.random.default_rng(seed))
+        assert (bent[at == 0] == good[at == 0]).all()
+        assert 0.4 < at.sum() / mask.sum() < 2.5 and bent[at > 0].mean() < 0.8 * good[at > 0].mean()
+
+
+@pytest.mark.parametrize("side", ["left", "right", "top", "bottom"])
+def test_a_defect_at_an_edge_of_a_picture_stays_at_that_edge_of_another(side):
+    good = np.full((100, 80), 90, np.float32)
+    mask = np.zeros(good.shape, np.uint8)
+    place = {"left": np.s_[40:60, :8], "right": np.s_[40:60, 72:], "top": np.s_[:8, 30:50], "bottom": np.s_[92:, 30:50]}
+    mask[place[side]] = 1
+    host = defects_data.Host(np.full((120, 150), 120, np.float32), np.ones((120, 150), np.uint8))
+    out, clean, moved = defects_data._slid(good - 40 * mask, good, mask, host, np.random.default_rng(0))
+    edge = {"left": moved[:, 0], "right": moved[:, -1], "top": moved[0], "bottom": moved[-1]}[side]
+    assert edge.any() and moved.sum() == mask.sum()
+    assert (out[moved == 0] == clean[moved == 0]).all() and (out[moved > 0] < 80).all()
 
 
 def test_outside_the_mask_of_a_pore_a_window_and_its_clean_twin_are_alike(pool):
@@ -118,7 +147,7 @@ def trained(images, tmp_path_factory):
     from denoised.training import defects
 
     out = tmp_path_factory.mktemp("trained")
-    done = defects.main(["--images", str(images), "--out", str(out), "--minutes", "0.03", "--name", "toy", "--parts", "4"])
+    done = defects.main(["--images", str(images), "--out", str(out), "--minutes", "0.03", "--name", "toy", "--windows", "40"])
     assert done == 0
     return out
 
@@ -151,3 +180,30 @@ def test_training_goes_on_where_it_stopped(trained, images, capsys):
     defects.main(["--images", str(images), "--out", str(trained), "--minutes", "0.06", "--name", "toy"])
     assert "going on from step" in capsys.readouterr().out
     read_bundle(trained).verify()
+
+
+def test_a_class_that_the_base_does_not_know_begins_as_the_mean_of_those_that_it_does():
+    pytest.importorskip("torch", reason="training needs torch: pip install denoised[train]")
+    from denoised.training.defects_base import BASE
+    from denoised.training.defects_net import load_weights
+
+    known = load_weights(BASE, tuple(defects_draw.PAINTERS)).embed[0].weight
+    mixed = load_weights(BASE, ("dent", "crack")).embed[0].weight
+    at = known.shape[1] - 2 - len(defects_draw.PAINTERS)
+    assert (mixed[:, at + 1] == known[:, at + list(defects_draw.PAINTERS).index("crack")]).all()
+    assert np.allclose(mixed[:, at].detach(), known[:, at:-2].mean(1).detach())
+
+
+def test_a_distilled_variant_joins_the_bundle_with_the_points_it_was_made_for(trained):
+    pytest.importorskip("torch", reason="training needs torch: pip install denoised[train]")
+    from denoised.training import defects_distil
+
+    before = read_bundle(trained)
+    assert defects_distil.main([str(trained), "--minutes", "0.02", "--pairs", "16"]) == 0
+    after = read_bundle(trained)
+    after.verify()
+    assert list(after.manifest.variants) == ["fp32", "distilled"]
+    assert [(p.sampler, p.steps) for p in after.manifest.operating_points if p.variant == "distilled"] == [
+        ("ddim", 4), ("ddim", 2), ("ddim", 1),
+    ]  # fmt: skip
+    assert after.sums["denoiser.onnx"] == before.sums["denoiser.onnx"]

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from denoised.config.tree import Board as BoardConfig
@@ -317,6 +318,17 @@ BOARDS = {
         throttle_events=7,
         traits={"critical_c": 100.0},
     ),
+    "pc-with-a-zone": Recorded(  # whose trip points are switched off; those of its sensor in hwmon count
+        zones([("x86_pkg_temp", "61000")], {"passive": -274000})
+        | chip(0, "coretemp", temp1_input="62000", temp1_label="Package id 0", temp1_max="100000", temp1_crit="100000")
+        | {"sys/class/powercap/intel-rapl:0/constraint_0_power_limit_uw": "15000000"}
+        | {"proc/cpuinfo": "model name\t: Intel(R) N100\n"},
+        kind="generic",
+        name="Intel(R) N100",
+        temp_c=61.0,
+        throttle_c=95.0,
+        traits={"critical_c": 100.0, "full_w": 15.0},
+    ),
     "odd-vendor-board": Recorded(  # text with a unit, degrees, nothing, below zero, a wireless chip that is hotter than all
         device_tree("ACME Edge 3", "acme,edge3", "rockchip,rk3588")
         | zones([("soc-thermal", "-5500"), ("bigcore0-thermal", "45.2'C"), ("gpu-thermal", "46"), ("npu-thermal", "")], {})
@@ -384,7 +396,7 @@ def board_of(tmp_path, monkeypatch):
 
     monkeypatch.setattr(sysfs, "read", with_blocks_off)
 
-    def board(files: Files, kind: str = "auto", keep: Path | None = None):
+    def board(files: Files, kind: Any = "auto", keep: Path | None = None):
         lay(tmp_path, files)
         sleeping.update(off(tmp_path, files))
         return find_board(BoardConfig(kind=kind, sysfs_root=str(tmp_path / "sys")), keep)

@@ -73,14 +73,14 @@ def test_a_kernel_that_does_not_listen_is_told_of_and_all_is_as_it_was(tmp_path)
     deaf.unlink()
     deaf.symlink_to("/dev/full")  # takes no write
     clocks = cpu_clocks(tmp_path)
-    assert Cap(clocks).set(0.5).startswith(f"{deaf}: ")
+    assert str(Cap(clocks).set(0.5)).startswith(f"{deaf}: ")
     assert first.read_text() == "2000000\n"
 
 
 @pytest.mark.parametrize("share", [0.0, -1.0, 1.5, float("nan")])
 def test_a_share_that_is_none_is_refused(tmp_path, share):
     limit = policy(tmp_path)
-    assert Cap(cpu_clocks(tmp_path)).set(share).startswith("expected a share")
+    assert str(Cap(cpu_clocks(tmp_path)).set(share)).startswith("expected a share")
     assert limit.read_text() == "2000000\n"
 
 
@@ -135,6 +135,7 @@ def test_a_gpu_without_a_list_of_steps_has_its_limits(tmp_path):
     for name, value in {"min_freq": 306000000, "max_freq": 918000000, "cur_freq": 306000000}.items():
         (tmp_path / name).write_text(f"{value}\n")
     clock = gpu_clock(tmp_path)
+    assert clock
     assert (clock.lowest, clock.top, clock.unit) == (306e6, 918e6, "Hz")
     (tmp_path / "max_freq").write_text("none")
     assert gpu_clock(tmp_path) is None

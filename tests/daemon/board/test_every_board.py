@@ -73,6 +73,14 @@ def _break(path: Path, how: str) -> None:
         path.write_bytes({"empty": b"", "garbage": b"\x1b\xff error", "endless": b"9" * 100_000}[how])
 
 
+def test_traits_are_the_same_object_while_nothing_changes(board_of, recorded):
+    board = board_of(recorded.files)
+    traits = board.traits
+    for now in (0.0, 1.0, 61.0, 500.0):
+        board.read(now)
+    assert board.traits is traits
+
+
 def test_each_reading_that_failed_says_where_and_why(board_of, recorded, tmp_path):
     board = board_of(recorded.files)
     for folder in tmp_path.iterdir():
@@ -143,7 +151,7 @@ def test_no_text_in_a_sensors_file_is_taken_for_more_than_a_number_in_range(tmp_
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("45.2'C", "expected a number in millidegrees, found \"45.2'C\""),
+        ("45.2'C", 'expected a number in millidegrees, found "45.2\'C"'),
         ("temp=45.2", "expected a number in millidegrees, found 'temp=45.2'"),
         ("45", "found 45, which is no temperature of a running chip in millidegrees"),
         ("452", "found 452, which is no temperature of a running chip in millidegrees"),

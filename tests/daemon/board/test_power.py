@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 
 import pytest
-from denoised.daemon.board.power import Counters, Pmic, find_counters, find_pmic, find_rails, pmic_rails
+from denoised.daemon.board.power import Counters, Pmic, Rails, find_counters, find_pmic, find_rails, pmic_rails
 from denoised.daemon.board.sysfs import Look
+from denoised.daemon.board.vcgencmd import find_vcgencmd
 
 
 def ina3221(root, number, rails):
@@ -29,9 +30,21 @@ def rapl(root, zones):
         (zone / "max_energy_range_uj").write_text("1000000\n")
 
 
+def rails_in(root) -> Rails:
+    found = find_rails(root)
+    assert found
+    return found
+
+
+def counters_in(root) -> Counters:
+    found = find_counters(root)
+    assert found
+    return found
+
+
 def test_the_rail_that_carries_the_whole_module_is_its_power_and_the_others_are_parts(tmp_path):
     ina3221(tmp_path, 1, {1: ("VDD_IN", 5000, 1200), 2: ("VDD_CPU_GPU_CV", 5000, 400), 3: ("VDD_SOC", 5000, 300)})
-    watts = find_rails(tmp_path).read(Look(), 0.0)
+    watts = rails_in(tmp_path).read(Look(), 0.0)
     assert watts.total == pytest.approx(6.0)
     assert watts.rails == pytest.approx({"VDD_IN": 6.0, "VDD_CPU_GPU_CV": 2.0, "VDD_SOC": 1.5})
 
@@ -39,14 +52,14 @@ def test_the_rail_that_carries_the_whole_module_is_its_power_and_the_others_are_
 def test_a_board_without_a_total_adds_up_its_rails_but_not_the_unconnected_nor_the_sum_of_shunts(tmp_path):
     rails = {1: ("VDD_GPU_SOC", 10000, 500), 2: ("NC", 0, 0), 3: ("VDD_CPU_CV", 10000, 200), 7: ("sum of shunt voltages", 3, 3)}
     ina3221(tmp_path, 4, rails)
-    source = find_rails(tmp_path)
+    source = rails_in(tmp_path)
     assert source.words == "power rails VDD_CPU_CV, VDD_GPU_SOC"
     assert source.read(Look(), 0.0).total == pytest.approx(7.0)
 
 
 def test_a_rail_that_does_not_answer_leaves_no_total_and_says_why(tmp_path):
     chip = ina3221(tmp_path, 1, {1: ("VDD_A", 5000, 1000), 2: ("VDD_B", 5000, 2000)})
-    source, look = find_rails(tmp_path), Look()
+    source, look = rails_in(tmp_path), Look()
     (chip / "curr1_input").write_text("5 A\n")
     watts = source.read(look, 0.0)
     assert watts.total is None
@@ -56,12 +69,12 @@ def test_a_rail_that_does_not_answer_leaves_no_total_and_says_why(tmp_path):
 
 def test_the_offset_of_an_idle_rail_is_no_negative_power(tmp_path):
     ina3221(tmp_path, 1, {1: ("VDD_IN", 5000, -8)})
-    assert find_rails(tmp_path).read(Look(), 0.0).total == 0.0
+    assert rails_in(tmp_path).read(Look(), 0.0).total == 0.0
 
 
 def test_a_pc_is_read_at_its_energy_counters_which_wrap(tmp_path):
     rapl(tmp_path, {"intel-rapl:0": ("package-0", 900_000), "intel-rapl:0:0": ("core", 1), "intel-rapl:1": ("package-1", 5)})
-    source = find_counters(tmp_path)
+    source = counters_in(tmp_path)
     assert source.words == "energy counters package-0, package-1"
     assert source.read(Look(), 10.0).total is None  # it only begins
     (tmp_path / "class/powercap/intel-rapl:0/energy_uj").write_text("100000\n")  # past its range: 0.2 J
@@ -70,7 +83,7 @@ def test_a_pc_is_read_at_its_energy_counters_which_wrap(tmp_path):
 
 def test_a_counter_that_failed_once_begins_anew(tmp_path):
     rapl(tmp_path, {"intel-rapl:0": ("psys", 0)})
-    source, counter = find_counters(tmp_path), tmp_path / "class/powercap/intel-rapl:0/energy_uj"
+    source, counter = counters_in(tmp_path), tmp_path / "class/powercap/intel-rapl:0/energy_uj"
     source.read(Look(), 0.0)
     counter.write_text("garbage")
     assert source.read(Look(), 1.0).total is None
@@ -82,8 +95,7 @@ def test_a_counter_that_failed_once_begins_anew(tmp_path):
 
 def test_the_counter_of_the_whole_machine_goes_before_those_of_its_parts(tmp_path):
     rapl(tmp_path, {"intel-rapl:0": ("package-0", 1), "intel-rapl:1": ("psys", 1)})
-    assert isinstance(source := find_counters(tmp_path), Counters)
-    assert source.words == "energy counters psys"
+    assert counters_in(tmp_path).words == "energy counters psys"
 
 
 def test_a_counter_that_only_root_may_read_is_no_counter(tmp_path):
@@ -94,25 +106,27 @@ def test_a_counter_that_only_root_may_read_is_no_counter(tmp_path):
 def test_the_pmics_rails_are_those_that_have_both_a_current_and_a_voltage():
     answer = " VDD_CORE_A current(7)=2.0A\n VDD_CORE_V volt(15)=0.75V\n EXT5V_V volt(24)=5.1V\n DDR_A current(3)=0.1A\nrubbish"
     assert pmic_rails(answer) == {"VDD_CORE": 1.5}
-    assert pmic_rails("error=1 error_msg=\"Command not registered\"") == {}
+    assert pmic_rails('error=1 error_msg="Command not registered"') == {}
 
 
 @pytest.fixture
-def vcgencmd(tmp_path):
+def firmware(tmp_path):
     """A firmware's tool that counts how often it was asked and answers what stands in the file `answer`."""
-    tool = tmp_path / "vcgencmd"
-    tool.write_text('#!/bin/sh\ncd "${0%/*}"\necho >> asked\n. ./answer\n')
+    tool = tmp_path / "usr/bin/vcgencmd"
+    tool.parent.mkdir(parents=True)
+    tool.write_text(f"#!/bin/sh\ncd {tmp_path}\necho >> asked\n. ./answer\n")
     tool.chmod(0o755)
-    return tool
+    found = find_vcgencmd(tmp_path)
+    assert found
+    return found
 
 
-def test_the_pmic_is_asked_at_most_once_a_second(tmp_path, vcgencmd):
+def test_the_pmic_is_asked_at_most_once_a_second(tmp_path, firmware):
     (tmp_path / "answer").write_text("echo VDD_CORE_A 'current(7)=2.0A'; echo VDD_CORE_V 'volt(15)=0.75V'")
-    source = find_pmic(vcgencmd)
+    source = find_pmic(firmware, 0.0)
     assert isinstance(source, Pmic)
-    asked = [source.read(Look(), at / 10).total for at in range(21)]
-    assert asked == [1.5] * 21
-    assert (tmp_path / "asked").read_text().count("\n") == 1 + 3  # when it was looked for, and at 0, 1 and 2 s
+    assert [source.read(Look(), at / 10).total for at in range(21)] == [1.5] * 21
+    assert (tmp_path / "asked").read_text().count("\n") == 3  # at 0, 1 and 2 s
 
 
 @pytest.mark.parametrize(
@@ -121,17 +135,29 @@ def test_the_pmic_is_asked_at_most_once_a_second(tmp_path, vcgencmd):
         ("echo 'error=1 error_msg=\"Command not registered\"'", 'error=1 error_msg="Command not registered"'),
         ("echo no such device >&2; exit 1", "no such device"),
         ("echo hello", "no rail with current and voltage in its answer"),
-        ("sleep 5", "no answer in 0.5 s"),
+        ("exec sleep 5", "no answer in 0.5 s"),
     ],
 )
-def test_a_pmic_that_does_not_answer_is_unknown_and_says_why(tmp_path, vcgencmd, answer, why):
+def test_a_pmic_that_does_not_answer_is_unknown_and_says_why(tmp_path, firmware, answer, why):
     (tmp_path / "answer").write_text(answer)
     look = Look()
-    assert Pmic(vcgencmd).read(look, 0.0).total is None
+    assert Pmic(firmware).read(look, 0.0).total is None
     assert look.problems["PMIC"].endswith(why)
-    assert find_pmic(vcgencmd) is None
+    assert find_pmic(firmware, 0.0) is None
 
 
-def test_a_tool_that_may_not_be_run_is_no_power_source(tmp_path, vcgencmd):
-    os.rename(vcgencmd, tmp_path / "moved")
-    assert find_pmic(vcgencmd) is None
+def test_a_tool_that_hung_is_left_alone_for_a_minute(tmp_path, firmware):
+    (tmp_path / "answer").write_text("exec sleep 5")
+    for now in (0.0, 1.0, 59.0):
+        look = Look()
+        assert firmware.ask("get_throttled", look, "word", now) is None
+        assert look.problems["word"].endswith("get_throttled: no answer in 0.5 s")
+    (tmp_path / "answer").write_text("echo throttled=0x0")
+    assert firmware.ask("get_throttled", Look(), "word", 60.0) == "throttled=0x0"
+    assert (tmp_path / "asked").read_text().count("\n") == 2
+
+
+def test_a_tool_that_may_not_be_run_or_has_gone_is_none(tmp_path, firmware):
+    os.rename(firmware.path, tmp_path / "moved")
+    assert find_vcgencmd(tmp_path) is None
+    assert find_pmic(firmware, 0.0) is None

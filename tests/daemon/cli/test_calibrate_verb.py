@@ -14,6 +14,7 @@ import pytest
 import yaml
 from denoised.config.load import load as load_config
 from denoised.daemon import measure
+from denoised.daemon.board.board import find_board
 from denoised.daemon.calibration import fingerprint, load
 from denoised.daemon.cli.main import main
 from denoised.engines.bundle import SHIPPED, read_bundle, write_sums
@@ -74,7 +75,10 @@ def calibration(config):
 
 def loaded(config):
     """The calibration as a reader gets it."""
-    here = fingerprint(load_config(config), read_bundle(config.parent / "models" / "tiny"))
+    settings = load_config(config)
+    board = find_board(settings.board)
+    mode = board.read(time.monotonic()).mode
+    here = fingerprint(settings, read_bundle(config.parent / "models" / "tiny"), board.traits.name, mode)
     found, why = load(calibration(config), here)
     assert found is not None, why
     return found
@@ -96,7 +100,7 @@ def test_it_measures_everything_once_and_leaves_the_frontier_and_its_picture(gat
     found = loaded(gateway)
     assert found.complete
     assert {p.steps for p in found.frontier} == {1, 2}
-    assert "tiny 0.1.0" in out and "modelled" in out and str(path) in out
+    assert "tiny 0.1.0" in out and "estimated" in out and str(path) in out
     picture = cv2.imread(str(path.with_suffix(".png")))
     assert picture is not None and picture.shape == (700, 1100, 3)
     assert sorted(p.suffix for p in path.parent.iterdir()) == [".json", ".png"]
@@ -171,7 +175,7 @@ def test_json_is_one_document(gateway, capsys):
         "energy_j",
         "distance",
     }
-    assert model["method"]["energy"].startswith("modelled")
+    assert model["method"]["energy"].startswith("estimated")
 
 
 def test_a_damaged_model_is_named_and_fails(gateway, capsys):
@@ -190,7 +194,7 @@ def test_a_state_folder_that_cannot_be_written_is_named_before_anything_is_measu
 def test_bench_shows_every_shipped_point_beside_float32(gateway, capsys):
     assert main(["models", "bench", "tiny", "--config", str(gateway)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("tiny 0.1.0; energy modelled")
+    assert lines[0].startswith("tiny 0.1.0; energy estimated")
     assert [line.split()[0] for line in lines[2:]] == ["fp32", "fp32", "other", "other"]
     assert lines[2].split()[-2:] == ["1.00", "1.00"]
 

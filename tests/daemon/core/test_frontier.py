@@ -69,3 +69,10 @@ def test_points_are_the_product_of_what_was_measured_for_the_same_variant_and_sa
     assert [(p.variant, p.steps, p.sample_ms) for p in made] == [("fp32", 4, 9.0), ("fp32", 8, 17.0)]  # 1 ms outside the loop
     assert [p.energy_j for p in made] == pytest.approx([0.045, 0.085])
     assert [p.distance for p in made] == [0.3, 0.1]
+
+
+def test_points_of_one_sampler_with_other_choices_are_not_mixed():
+    """Guidance doubles the calls: its time must not be multiplied with the distance without it."""
+    qualities = [Quality("fp32", "ddim", 4, 0.3, 0.0), Quality("fp32", "ddim", 4, 0.1, 0.0, shipped=2)]
+    speeds = [Speed("fp32", "ddim", 1, 1, 10.0, 5.0), Speed("fp32", "ddim", 1, 1, 20.0, 5.0, shipped=2)]
+    assert [(p.shipped, p.sample_ms, p.distance) for p in points(qualities, speeds)] == [(0, 40.0, 0.3), (2, 80.0, 0.1)]

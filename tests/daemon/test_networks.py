@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from denoised.daemon.worker import must_fit
+from denoised.daemon.networks import must_fit
 from denoised.engines.engine import EngineUnavailable
 
 

@@ -1,0 +1,482 @@
+"""The governor in the daemon: reads the board once a second and at every job boundary, asks the policy, hands on what it says.
+
+The policy (`core/governor.py`) is pure; here it gets its time, its readings and its memory. What it decides is the operating
+point of each job that starts, the pace of the one that runs, a cap on the clocks, and whether bulk work may start at all.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..config.refusal import Refusal
+from ..config.tree import Config
+from ..engines.bundle import Bundle
+from .board import witness
+from .board.board import Board
+from .board.energy import Integral
+from .boardwatch import BoardWatch
+from .core import bulk, costs
+from .core.bulk import Wait
+from .core.governor import Decision, Demand, Governor, Limits
+from .core.job import Entry, Job, Promise, folder_name
+from .core.reading import Reading
+from .core.reply import stamp
+from .desk import Desk
+from .durable import read_json, write_json
+from .ledger import Ledger, energy_of
+from .link import Link
+from .models import job_threads
+from .planner import Plan, Planner
+from .points import BoardPoint, Offers, pinned, unmeasured
+from .supply import Supply
+
+log = logging.getLogger(__name__)
+
+_PERIOD = 1.0
+_STORE_S = 3600.0
+"""Between two writes of what was learnt: flash wears out, and the board does not change in an hour."""
+_HOLD_AFTER_S = 5.0
+"""A pace of nothing for so long is a pause, and told as one."""
+_WARM_S = 15.0
+"""Before work that is known to come the worker is made ready."""
+_BELOW_THROTTLE_C, _LEAST_BELOW_C = 2.0, 1.0
+_NO_SENSOR_C = 1000.0
+"""The limit on a board that has no thermal sensor at all: nothing can be held."""
+_SHARE_K = 3.0
+"""Headroom below which the gateway leaves the shared pool to others, and twice that to come back."""
+_OVERHEAD_S = 0.05
+"""What a job takes beside its run: acceptance, the wire, storing the result."""
+
+
+class GovernorLoop:
+    """Used by one thread. `now` is gateway time, `tick` monotonic seconds, `wall` seconds since 1970."""
+
+    def __init__(
+        self,
+        config: Config,
+        desk: Desk,
+        worker: Link,
+        board: Board,
+        bundle_of: Callable[[Job], Bundle | None],
+        note: Callable[[dict[str, Any]], None],
+        wall: float,
+        tick: float,
+    ):
+        self._config, self._desk, self._worker, self._note = config, desk, worker, note
+        self._scale = config.board.speedup
+        state = Path(config.state_dir)
+        self._memory = state / "governor.json"
+        known = read_json(self._memory)
+        self._watch = BoardWatch(board, _PERIOD / self._scale)
+        self._supply = Supply(state, wall)
+        self.ledger = Ledger(state / "energy.json", _PERIOD / self._scale, tick)
+        self._reading: Reading | None = None
+        self._traits = board.traits
+        self._limits, learnt = Limits(_NO_SENSOR_C), known.get("board")
+        self._policy = Governor(self._traits, self._limits, learnt if isinstance(learnt, Mapping) else None)
+        offers = Offers(config, self._traits.name, None)
+        self._planner = Planner(offers, costs.from_plain(known.get("costs")), bundle_of, self._scale)
+        self._decision = Decision((), 1.0, 1.0, "idle")
+        self._told_duty = 1.0
+        self._zero_since: float | None = None
+        self._wait: Wait | None = None
+        self._signal: float | None = None
+        self._live: Plan | None = None
+        self._has_sensor = self._bulk = False
+        self._limit_c = self._traits.throttle_c - _BELOW_THROTTLE_C
+        self._share = True
+        self._promises = Counter[str](made=0, kept=0, broken=0)
+        self._due = self._stored_at = tick
+        self._top: Entry | None = None
+        self._top_rested_s, self._top_since, self._busy_j, self._busy_since = 0.0, tick, 0.0, tick
+        self._worked = False
+
+    @property
+    def watch(self) -> BoardWatch:
+        """For the selector."""
+        return self._watch
+
+    @property
+    def board(self) -> str:
+        """Its name."""
+        return self._traits.name
+
+    def configure(self, config: Config) -> None:
+        """The config was read again: calibrations are, too."""
+        self._config = config
+        self._planner.offers = Offers(config, self._traits.name, self._planner.offers.mode)
+
+    def worker_came_up(self) -> None:
+        """A new worker knows no pace."""
+        self._told_duty = 1.0
+
+    def hear_signal(self, value: float | None) -> None:
+        """The plant's signal has another value; None: what it sent is no number."""
+        if value is not None:
+            self._signal = value
+
+    # ---- the loop ---------------------------------------------------------------------------------------------------
+
+    def turn(self, now: float, tick: float, wall: float) -> None:
+        """Once in each turn of the supervisor's loop; cheap where nothing is to do."""
+        readings = self._watch.take()
+        for reading in readings:
+            self._observe(reading, tick, wall)
+        late = 3 * _PERIOD / self._scale
+        if not readings and tick >= self._due and (self._reading is None or tick - self._reading.at > late):
+            silent = tick - self._reading.at if self._reading else 0.0
+            self._observe(Reading(tick, None, problems={"board": f"no answer for {silent:.0f} s"}), tick, wall)
+        if readings or tick >= self._due:
+            self._due = tick + _PERIOD / self._scale
+            self._refresh(wall)
+            self._apply(self._decide(now), now, tick, wall)
+            self._look_ahead(now)
+            self._supply.look(self._top is not None, tick)
+            self._store(tick)
+
+    @property
+    def due(self) -> float:
+        """When `turn` has to be called again, in ticks."""
+        return self._due
+
+    def _observe(self, reading: Reading, tick: float, wall: float) -> None:
+        self._accrue(tick)
+        before, self._reading = self._reading, reading
+        if self._watch.traits is not self._traits or reading.mode != self._planner.offers.mode:
+            self._board_changed(reading)
+        self._has_sensor = self._has_sensor or reading.temp_c is not None or bool(reading.zones_c)
+        busy_w = self._busy_j / max(1e-6, tick - self._busy_since)
+        self._busy_j, self._busy_since = 0.0, tick
+        scaled = reading if self._scale == 1 else _at(reading, reading.at * self._scale)
+        self._policy.observe(scaled, busy_w)
+        for line in witness.news(before, reading):
+            log.warning("%s", line)
+        if reading.power_w is not None:
+            power_w, method = reading.power_w, "rail"
+        else:
+            power_w = self._traits.idle_w + self._policy.watts(busy_w, self._decision.clock)
+            method = "model" if self._top and self._top.point and self._top.point.busy_w is not None else "estimate"
+        self.ledger.add(reading.at, power_w, method, wall)  # type: ignore[arg-type]
+        for entry in self._desk.stack:
+            if entry.meter is not None:
+                if entry is self._desk.stack[-1]:
+                    entry.meter.add(reading.at, reading.power_w)
+                else:
+                    entry.meter.pause()
+
+    def _board_changed(self, reading: Reading) -> None:
+        """Another power mode: other clocks and watts, and another calibration."""
+        if self._watch.traits is not self._traits:
+            learnt = self._policy.learnt()
+            self._traits = self._watch.traits
+            self._policy = Governor(self._traits, self._policy.limits, learnt)
+        if reading.mode != self._planner.offers.mode and reading.mode is not None:
+            log.info("power mode: %s", reading.mode)
+            self._planner.offers = Offers(self._config, self._traits.name, reading.mode)
+
+    def _refresh(self, wall: float) -> None:
+        """Limits, and whether bulk work waits."""
+        policy, traits = self._config.policy, self._traits
+        highest = traits.throttle_c - _LEAST_BELOW_C
+        temp_c = min(policy.temperature_limit_c or traits.throttle_c - _BELOW_THROTTLE_C, highest)
+        caps = [policy.power_limit_w] if policy.power_limit_w is not None else []
+        if self._supply.faults:
+            caps.append(traits.idle_w + self._supply.share * (traits.full_w - traits.idle_w))
+        local = time.localtime(wall)
+        minute = local.tm_hour * 60 + local.tm_min + local.tm_sec / 60
+        left_j, left_s = None, (bulk.DAY_MIN - minute) * 60
+        if policy.energy_budget_j_per_day is not None:
+            left_j = policy.energy_budget_j_per_day - self.ledger.today_j(wall) - traits.idle_w * left_s
+        self._limit_c = temp_c
+        self._limits = Limits(
+            temp_c if self._has_sensor else _NO_SENSOR_C,
+            min(caps, default=None),
+            policy.objective,
+            None if left_j is None else max(0.0, left_j),
+            left_s * self._scale,
+        )
+        self._wait = bulk.waits(policy, minute, self._signal, left_j)
+
+    # ---- deciding -----------------------------------------------------------------------------------------------------
+
+    def _decide(self, now: float, starting: Entry | None = None) -> tuple[Decision, int | None]:
+        """What the policy says, and the index among its choices of what starts."""
+        desk, demands, mine = self._desk, list[Demand](), None
+        live = [plan for entry in desk.live() if entry is not starting and (plan := self._plan(entry, now))]
+        for plan in live:
+            self._live = plan
+            demands.append(plan.demand)
+        if self._config.sensors and self._live and not live and (starting is None or starting.job.durable):
+            standing = self._live.demand
+            demands.append(Demand(standing.options, 0.0, standing.due_in, standing.floor, realtime=True))
+        rows = [starting] if starting else []
+        rows += [entry for entry in reversed(desk.stack) if entry.job.durable]
+        if starting is None and (best := desk.first_waiting(now)) is not None and best not in rows:
+            rows.append(best)
+        for entry in rows:
+            if (plan := self._plan(entry, now)) is not None:
+                mine = len(demands) if entry is starting else mine
+                demands.append(plan.demand)
+        self._bulk = any(not d.realtime and d.samples > 0 for d in demands)
+        self._budget_for(rows[0].job if rows else None)
+        return self._policy.decide(now * self._scale, demands), mine
+
+    def _budget_for(self, job: Job | None) -> None:
+        """The day's energy holds back bulk work alone."""
+        free = job is None or bulk.is_bulk(job)
+        self._policy.limits = self._limits if free else replace(self._limits, energy_j_left=None)
+
+    def _plan(self, entry: Entry, now: float) -> Plan | None:
+        return self._planner.plan(entry.job, now, self._traits, entry)
+
+    def _apply(self, decided: tuple[Decision, int | None], now: float, tick: float, wall: float) -> None:
+        decision, was = decided[0], self._decision
+        self._decision = decision
+        if self._config.policy.governor == "off":
+            self._pace(1.0)
+            self._watch.cap(1.0)
+            self._desk.hold(self._wait.why if self._wait else None, False, now)
+            return
+        # Load that grows softly is for supplies that have given way; elsewhere it would only make short jobs late.
+        soft = decision.reason.startswith("ramp") and not (self._supply.faults or self._weak_supply)
+        duty = 1.0 if soft or not self._bulk else decision.duty
+        self._pace(duty)
+        self._watch.cap(decision.clock)
+        hot = duty <= 0 and not decision.reason.startswith("energy")
+        self._zero_since = (self._zero_since if self._zero_since is not None else tick) if hot else None
+        held = self._zero_since is not None and tick - self._zero_since >= _HOLD_AFTER_S / self._scale
+        why = self._wait.why if self._wait else decision.reason if held else None
+        self._desk.hold(why, held and self._wait is None, now)
+        room = self._policy.headroom_k if self._has_sensor else _SHARE_K * 2
+        self._share = room >= (_SHARE_K if self._share else 2 * _SHARE_K) and self._wait is None
+        if _kind(decision.reason) != _kind(was.reason):
+            self._note({"governor": self.told(wall)})
+
+    @property
+    def _weak_supply(self) -> bool:
+        reading = self._reading
+        return reading is not None and bool(reading.under_voltage or reading.under_voltage_events)
+
+    def _pace(self, duty: float) -> None:
+        """Tells the worker where it matters: steps of a few hundredths are noise."""
+        edge = duty in (0.0, 1.0) and duty != self._told_duty
+        if self._worker.ready and (edge or abs(duty - self._told_duty) >= 0.02):
+            self._told_duty = duty
+            self._worker.send({"type": "pace", "duty": duty})
+
+    def _look_ahead(self, now: float) -> None:
+        """Opens what a job will run that is known to come soon: the first call after a rest is slow."""
+        if not self._worker.ready or self._desk.stack:
+            return
+        for entry in self._desk.coming(now, _WARM_S, self._soon()):
+            if not entry.warmed and (plan := self._plan(entry, now)) is not None:
+                entry.warmed, model = True, entry.job.params.get("model")
+                point = plan.points[0]
+                self._worker.send({"type": "warm", "kind": entry.job.kind, "model": model, "point": vars(point)})
+            return
+
+    def _soon(self) -> bool:
+        return self._wait is not None and self._wait.ends_in is not None and self._wait.ends_in <= _WARM_S
+
+    def wants_worker(self, now: float) -> bool:
+        """Whether work is about to come, so that a worker that is not there should be started."""
+        return bool(self._desk.coming(now, _WARM_S, self._soon()))
+
+    # ---- what the desk asks -------------------------------------------------------------------------------------------
+
+    def choose(self, entry: Entry, now: float) -> BoardPoint | None:
+        """The operating point for a job that starts now; the one that it has, where it has begun."""
+        self._accrue(time.monotonic())
+        self._watch.look()
+        entry.meter = entry.meter or Integral(_PERIOD / self._scale)
+        bundle = self._planner.bundle_of(entry.job)
+        if bundle is None:
+            return None
+        if entry.point is not None and entry.point.model_sha256 == bundle.sha256:
+            return entry.point
+        folder = Path(self._config.state_dir) / "work" / folder_name(entry.job.id)
+        if entry.job.durable and (kept := pinned(folder, bundle)) is not None:
+            return kept
+        if self._config.policy.governor == "off":
+            return unmeasured(bundle, job_threads(self._config))
+        entry.point = None
+        points = self._planner.offers.of(bundle).acceptable(entry.job.quality)
+        decision, mine = self._decide(now, entry)
+        if mine is None:
+            return points[0]
+        tick, wall = time.monotonic(), time.time()
+        point = points[min(decision.choices[mine], len(points) - 1)]
+        self._apply((decision, mine), now, tick, wall)
+        return point
+
+    def ended(self, entry: Entry, state: str, facts: Mapping[str, Any], now: float) -> dict[str, Any]:
+        """What the result of a job says of its energy; whether its promise was kept, and what it took, are remembered."""
+        self._accrue(time.monotonic())
+        self._watch.look()
+        self._worked = self._worked or "run_ms" in facts
+        if state == "done":
+            self._planner.learn(entry, facts, self._decision.clock)
+        promise = entry.job.promise
+        if promise is not None and state != "cancelled" and not self._vain(entry.job):
+            kept = state == "done" and now <= promise.finish_at
+            self._promises["kept" if kept else "broken"] += 1
+        if "run_ms" in facts:
+            self.ledger.worked()
+        return energy_of(entry, facts, self._traits)
+
+    def _vain(self, job: Job) -> bool:
+        """What was said to come behind its deadline was no promise."""
+        return job.promise is not None and job.deadline_at is not None and job.promise.finish_at > job.deadline_at
+
+    def promise(self, job: Job, now: float, wall: float) -> Promise | None:
+        """What can be said of a job that comes in now; refused as `deadline` where it cannot be met even by itself."""
+        plan = self._planner.plan(job, now, self._traits)
+        if plan is None or not plan.measured:
+            return None
+        tick = now * self._scale
+        self._budget_for(job)
+        if job.deadline_at is not None and not job.anytime and not bulk.is_bulk(job):
+            alone = self._policy.promise(tick, [plan.demand], 0)
+            fastest_s = plan.demand.samples * min(o.seconds for o in plan.demand.options) / self._scale
+            if now + fastest_s > job.deadline_at:
+                at = wall + max(fastest_s, alone.finish_in / self._scale)
+                raise Refusal(
+                    "deadline",
+                    f"not possible before {stamp(at)}: even the fastest acceptable operating point takes {fastest_s:.1f} s",
+                    "deadline_ms",
+                    earliest=stamp(at),
+                )
+        if bulk.is_bulk(job) and self._wait is not None and self._wait.ends_in is None:
+            return None
+        ahead = self._planner.ahead(job, self._desk.entries.values(), len(self._desk.entries), now, self._traits)
+        found = self._policy.promise(tick, [*ahead, plan.demand], len(ahead))
+        wait_s = self._wait.ends_in or 0.0 if bulk.is_bulk(job) and self._wait is not None else 0.0
+        finish_s = wait_s + found.finish_in / self._scale * (1 + plan.off) + _OVERHEAD_S + self._cold_s()
+        if finish_s > 365 * 86400:
+            return None
+        point, option = plan.points[found.option], plan.demand.options[found.option]
+        run_s = option.seconds * plan.demand.samples / self._scale
+        made = Promise(
+            point.told(plan.bundle),
+            now + finish_s,
+            stamp(wall + finish_s),
+            max(1, round(run_s * 1000)),
+            round(found.joules / self._scale + self._traits.idle_w * run_s, 3),
+            "calibration" if plan.calibrated else "estimate",
+        )
+        self._planner.enter(job, plan)
+        return made
+
+    def promised(self, job: Job) -> None:
+        """The job was accepted with what was said of it."""
+        if job.promise is not None and not self._vain(job):
+            self._promises["made"] += 1
+
+    def _cold_s(self) -> float:
+        """What a worker takes that has still to come."""
+        return 0.0 if self._worker.ready else self._planner.open_s
+
+    def _accrue(self, tick: float) -> None:
+        """Adds up the calibrated watts of what has run since the last time."""
+        top, was = self._desk.stack[-1] if self._desk.stack else None, self._top
+        if was is not None:
+            rested = max(0.0, was.rested_s - self._top_rested_s)
+            self._busy_j += self._watts(was) * max(0.0, tick - self._top_since - rested)
+        self._top, self._top_since = top, tick
+        self._top_rested_s = top.rested_s if top else 0.0
+
+    def _watts(self, entry: Entry) -> float:
+        plan = self._planner.plan(entry.job, entry.job.received_at, self._traits, entry)
+        return plan.demand.options[0].watts if plan else 0.0
+
+    # ---- words --------------------------------------------------------------------------------------------------------
+
+    def told(self, wall: float) -> dict[str, Any]:
+        """The `governor` of the telemetry."""
+        reading, policy = self._reading, self._policy
+        off = self._config.policy.governor == "off"
+        return {
+            "temp_c": _rounded(reading.temp_c if reading else None),
+            "limit_c": _rounded(self._limit_c) if self._has_sensor else None,
+            "throttle_c": _rounded(self._traits.throttle_c),
+            "headroom_k": _rounded(policy.headroom_k) if self._has_sensor else None,
+            "power_w": _rounded(reading.power_w if reading else None),
+            "clock": self._decision.clock,
+            "duty": round(self._told_duty, 3),
+            "reason": "off" if off else self._wait.why if self._wait else self._decision.reason,
+            "trust": policy.distrust if self._has_sensor else "this board shows no temperature",
+            "throttle_events": reading.throttle_events if reading else None,
+            "under_voltage": reading.under_voltage if reading else None,
+            "over_current_events": reading.over_current_events if reading else None,
+            "promises": dict(self._promises),
+            "share": self._share,
+            "board": {"kind": self._traits.kind, "name": self._traits.name},
+        }
+
+    def operating_point(self) -> dict[str, Any] | None:
+        """Of the job that runs."""
+        top = self._desk.stack[-1] if self._desk.stack else None
+        bundle = self._planner.bundle_of(top.job) if top and top.point else None
+        return top.point.told(bundle) if top and bundle else None
+
+    def zones_c(self) -> dict[str, float | None]:
+        """Every thermal zone by name; None where it does not answer."""
+        return {name: _rounded(t) for name, t in self._reading.zones_c.items()} if self._reading else {}
+
+    def problems(self) -> list[dict[str, str]]:
+        """What a person should look at."""
+        found, reading = [], self._reading
+        if why := self._supply.problem():
+            found.append({"code": "board", "about": "board", "message": why})
+        for why in witness.problems(reading, self._traits) if reading else ():
+            found.append({"code": "board", "about": "board", "message": why})
+        if self._has_sensor and self._policy.distrust and self._policy.blind_s > 30 * self._scale:
+            found.append(
+                {
+                    "code": "board",
+                    "about": "board",
+                    "message": f"the temperature sensor is not believed: {self._policy.distrust}",
+                }
+            )
+        return found
+
+    # ---- memory -------------------------------------------------------------------------------------------------------
+
+    def _store(self, tick: float) -> None:
+        self.ledger.store(tick)
+        if self._worked and tick - self._stored_at >= _STORE_S:
+            self._remember(tick)
+
+    def _remember(self, tick: float) -> None:
+        self._stored_at, self._worked = tick, False
+        try:
+            write_json(self._memory, {"board": self._policy.learnt(), "costs": costs.as_plain(self._planner.costs)})
+        except OSError as e:
+            log.warning("%s: what was learnt of the board is not stored: %s", self._memory, e.strerror)
+
+    def close(self, tick: float) -> None:
+        """The daemon stops: clocks are given back, what was learnt and counted is kept."""
+        self._watch.close()
+        if self._worked:
+            self._remember(tick)
+        self.ledger.store(tick, now=True)
+        self._supply.clear()
+
+
+def _at(reading: Reading, at: float) -> Reading:
+    return replace(reading, at=at)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)
+
+
+def _kind(reason: str) -> str:
+    """The reason without its figures: a change of those is no other decision."""
+    return reason.split(":")[0]

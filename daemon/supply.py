@@ -1,0 +1,81 @@
+"""Whether the power supply carries the load: a gateway that went off under load starts again with less, and says so.
+
+While work runs a marker lies in the state folder. A clean stop and a long rest take it away; where a start finds one of
+another boot, the machine went off under load. Each such start lowers the cap, a day without one lifts it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from .clock import boot_id
+from .durable import read_json, sync_folder, write_json
+
+log = logging.getLogger(__name__)
+
+_REST_S = 600.0
+"""Load that pauses for less is one load: each marker is a write."""
+_LESS = 0.8
+"""Share of the power above rest that is left after each fault."""
+_MOST_FAULTS = 4
+_FORGIVEN_S = 86400.0
+
+
+class Supply:
+    """Used by one thread; `wall` is seconds since 1970, `tick` monotonic seconds."""
+
+    def __init__(self, folder: Path, wall: float):
+        self._path, self._faults_path = folder / "under-load.json", folder / "supply.json"
+        found = read_json(self._faults_path)
+        faults, at = found.get("faults", 0), found.get("at", 0.0)
+        known = isinstance(faults, int) and isinstance(at, (int, float)) and 0 <= wall - at < _FORGIVEN_S
+        self.faults = min(faults, _MOST_FAULTS) if known else 0
+        self._marked, self._busy_at = self._path.exists(), 0.0
+        if self._marked and read_json(self._path).get("boot_id") not in (None, boot_id()):
+            self.faults = min(self.faults + 1, _MOST_FAULTS)
+            self._try(lambda: write_json(self._faults_path, {"faults": self.faults, "at": wall}))
+            log.error("%s", self.problem())
+            self.clear()
+
+    @property
+    def share(self) -> float:
+        """Of the power above rest that may be asked of it."""
+        return _LESS**self.faults
+
+    def problem(self) -> str | None:
+        """In words, for people; None where it carries the load."""
+        if not self.faults:
+            return None
+        times = "time" if self.faults == 1 else "times"
+        return (
+            f"the gateway went off under load {self.faults} {times} (a power cut, or a supply that is too weak): "
+            f"for a day it draws at most {self.share:.0%} of its full power above rest"
+        )
+
+    def look(self, busy: bool, tick: float) -> None:
+        """Once in a second or so."""
+        if busy:
+            self._busy_at = tick
+            if not self._marked:
+                self._marked = True
+                self._try(lambda: write_json(self._path, {"boot_id": boot_id()}))
+        elif self._marked and tick - self._busy_at >= _REST_S:
+            self.clear()
+
+    def clear(self) -> None:
+        """A clean stop, or a long rest: what comes now is no fault of the supply under load."""
+        if self._marked:
+            self._marked = False
+            self._try(self._unlink)
+
+    def _unlink(self) -> None:
+        self._path.unlink(missing_ok=True)
+        sync_folder(self._path.parent)
+
+    def _try(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except OSError as e:
+            log.warning("%s: %s", self._path.parent, e.strerror)
