@@ -1,0 +1,77 @@
+"""What a start makes of the marker that the last one left."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from denoised.daemon import supply
+from denoised.daemon.supply import Supply
+
+WALL = 1.8e9
+
+
+@pytest.fixture
+def boot(monkeypatch):
+    """boot(name): the machine starts again."""
+
+    def to(name):
+        monkeypatch.setattr(supply, "boot_id", lambda: name)
+
+    to("one")
+    return to
+
+
+def test_a_boot_after_one_that_ended_under_load_draws_less_and_the_next_such_still_less(tmp_path, boot):
+    Supply(tmp_path, WALL).look(busy=True, tick=1.0)  # the light goes out
+    boot("two")
+    second = Supply(tmp_path, WALL + 60)
+    assert (second.faults, second.share) == (1, 0.8)
+    assert "under load 1 time " in str(second.problem()) and "80%" in str(second.problem())
+    second.look(busy=True, tick=1.0)
+    boot("three")
+    assert Supply(tmp_path, WALL + 120).share == pytest.approx(0.64)
+
+
+def test_a_boot_without_load_is_forgotten_and_a_day_forgives(tmp_path, boot):
+    Supply(tmp_path, WALL).look(busy=True, tick=1.0)
+    boot("two")
+    Supply(tmp_path, WALL)
+    boot("three")
+    assert Supply(tmp_path, WALL + 3600).faults == 1
+    assert Supply(tmp_path, WALL + 90_000).faults == 0
+
+
+def test_a_daemon_that_dies_in_the_same_boot_is_no_weak_supply(tmp_path, boot):
+    Supply(tmp_path, WALL).look(busy=True, tick=1.0)
+    assert Supply(tmp_path, WALL).problem() is None
+
+
+@pytest.mark.parametrize("end", ["stop", "rest"])
+def test_a_clean_stop_and_a_long_rest_take_the_marker_away(tmp_path, boot, end):
+    before = Supply(tmp_path, WALL)
+    before.look(busy=True, tick=1.0)
+    before.look(busy=False, tick=300.0)
+    assert list(tmp_path.iterdir()) != []
+    if end == "stop":
+        before.clear()
+    else:
+        before.look(busy=False, tick=700.0)
+    boot("two")
+    assert Supply(tmp_path, WALL).faults == 0
+
+
+def test_load_that_comes_and_goes_writes_one_marker(tmp_path, boot, monkeypatch):
+    written = []
+    monkeypatch.setattr(supply, "write_json", lambda path, value: written.append(path.name))
+    watched = Supply(tmp_path, WALL)
+    for tick in range(0, 3600, 10):
+        watched.look(busy=tick % 20 == 0, tick=float(tick))
+    assert written == ["under-load.json"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", json.dumps({"faults": "x", "at": 1}), json.dumps({"faults": 3, "at": None})])
+def test_a_damaged_memory_of_it_counts_as_none(tmp_path, boot, text):
+    (tmp_path / "supply.json").write_text(text)
+    (tmp_path / "under-load.json").write_text("cut short")
+    assert Supply(tmp_path, WALL).faults == 0
