@@ -332,8 +332,8 @@ class Governor:
             samples, due = (d.samples, d.due_in) if d.samples > 0 else self._arrivals.expected
             good = pairs(d.options, d.floor, [c for c in clocks if c >= clock - 1e-9], self._power.watts)
             left = math.inf if due is None else due
-            fit = next((f for keep in (_KEEP, 0.9) if (f := [p for p in good if used + samples / p.rate <= keep * left])), None)
-            if fit is None or (d.samples <= 0 and due is None):
+            fit = [p for p in good if used + samples / p.rate <= _KEEP * left]
+            if not fit or (d.samples <= 0 and due is None):
                 chosen = max(good, key=lambda p: (p.rate, -p.watts))
             else:
                 chosen = min(fit, key=lambda p: (rent + price * p.watts) / p.rate)

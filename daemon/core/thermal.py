@@ -23,6 +23,8 @@ _FREEDOM = (0.35, 0.35, 0.5, 0.6)
 """Standard deviation of each constant's logarithm before anything is learnt."""
 BOUND = 2.0
 """No constant leaves e^-2 to e^2 times where it started."""
+_LARGER, _QUICKEST_S = 2.0, 10.0
+"""A sink stores at least so many times what its die does, and takes at least so long to cool."""
 _FORGET_S = (100 * 3600.0, 100 * 3600.0, 4 * 3600.0, 100 * 3600.0)
 """Time in which a constant that nothing confirms drifts back: fan and dust change R2 alone."""
 _JITTER_K = (0.04, 0.02)
@@ -35,7 +37,7 @@ _CALM = 0.25
 _MEMORY = 0.25
 _AGILE_K = (0.1, 3.0)
 """How far sink and T0 may wander once the readings have surprised for some seconds."""
-_FASTEST_S = 1.0
+_STEP_S = 1.0
 """The longest step of the integration."""
 
 
@@ -121,7 +123,7 @@ class Thermal:
         """Goes on by `dt` under a mean of `watts`. seen: readings are being believed, so that surprises may be followed."""
         left = dt
         while left > 1e-9:
-            h = min(left, _FASTEST_S)
+            h = min(left, _STEP_S)
             self._step(h, watts, seen)
             left -= h
 
@@ -129,22 +131,26 @@ class Thermal:
         x, p = self.x, self.p
         k = self.constants
         fast = h / (k.r1 * k.c1)
-        a, ratio = math.exp(-fast), k.c1 / k.c2
+        a = math.exp(-fast)
         rise = k.r1 * watts
         gap = x[DIE] - x[SINK] - rise
-        slow = h / (k.r2 * k.c2)
         die = x[SINK] + rise + gap * a
-        sink = x[SINK] + (watts * h - k.c1 * (die - x[DIE])) / k.c2 - (x[SINK] - x[REST]) * slow
+        # What does not stay in the die goes into the sink, which relaxes to where that would bring it.
+        slow = h / (k.r2 * k.c2)
+        b, heat = math.exp(-slow), watts - k.c1 * (die - x[DIE]) / h
+        far = x[REST] + k.r2 * heat - x[SINK]
+        sink, db = x[SINK] + (1 - b) * far, far * b * slow
         da = gap * a * fast
         f1 = (a, 1 - a, 0.0, rise * (1 - a) + da, da, 0.0, 0.0)
+        to = -(1 - b) * k.r2 * k.c1 / h  # of the die's rise into the sink's
         f2 = (
-            ratio * (1 - a),
-            1 - slow - ratio * (1 - a),
-            slow,
-            -ratio * f1[R1],
-            -ratio * (die - x[DIE] + f1[C1]),
-            (x[SINK] - x[REST]) * slow,
-            -(sink - x[SINK]),
+            to * (f1[DIE] - 1),
+            b + to * f1[SINK],
+            1 - b,
+            to * f1[R1],
+            to * (die - x[DIE] + f1[C1]),
+            (1 - b) * k.r2 * heat - db,
+            -db,
         )
         # F P F', where F is the identity but for its first two rows.
         r1 = [sum(f * row[j] for f, row in zip(f1, p)) for j in range(_N)]
@@ -192,6 +198,8 @@ class Thermal:
             p[i][i] = max(p[i][i], 1e-9)
         for i in range(R1, _N):
             x[i] = min(self.start[i - R1] + BOUND, max(self.start[i - R1] - BOUND, x[i]))
+        # A sink is larger than its die, and slow: anything else is no such board.
+        x[C2] = max(x[C2], x[C1] + math.log(_LARGER), math.log(_QUICKEST_S) - x[R2])
         self.surprise += _MEMORY * (mean - self.surprise)
 
     def chance(self, temp_c: float, step: float, noise: float) -> float:
@@ -218,13 +226,13 @@ class Thermal:
         """(die, sink) after `seconds` of constant `watts`."""
         k = self.constants
         die, sink = state
-        n = max(1, math.ceil(seconds / max(_FASTEST_S, seconds / 200)))
+        n = max(1, math.ceil(seconds / max(_STEP_S, seconds / 200)))
         h = seconds / n
-        a, slow = math.exp(-h / (k.r1 * k.c1)), -math.expm1(-h / (k.r2 * k.c2))
+        a, b = math.exp(-h / (k.r1 * k.c1)), math.exp(-h / (k.r2 * k.c2))
         for _ in range(n):
             new = sink + k.r1 * watts + (die - sink - k.r1 * watts) * a
-            sink += (watts * h - k.c1 * (new - die)) / k.c2 - (sink - self.x[REST]) * slow
-            die = new
+            far = self.x[REST] + k.r2 * (watts - k.c1 * (new - die) / h)
+            die, sink = new, far + (sink - far) * b
         return die, sink
 
 
