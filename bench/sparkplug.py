@@ -16,7 +16,8 @@ from denoised.config import typed
 from denoised.config.tree import Tag
 from denoised.daemon.core import sparkplug_tags as tags
 from denoised.daemon.core.gaps import Sample
-from denoised.daemon.core.sparkplug import GOOD, Edge, Message, Metric, Type
+from denoised.daemon.core.sparkplug import Edge
+from denoised.daemon.core.sparkplug_metric import GOOD, Message, Metric, Type
 from denoised.daemon.sparkplug_payload import encode
 
 WALL = 1_800_000_000.0

@@ -247,6 +247,11 @@ class Policy:
     ] = ()
     signal: Signal | None = None
 
+    def __post_init__(self) -> None:
+        for hours in self.quiet_hours:
+            if hours[:5] == hours[-5:]:
+                raise Bad("quiet_hours", f"expected two different times of day, found {hours}; 00:00-23:59 is nearly always")
+
 
 @dataclass(frozen=True)
 class Checkpoints:

@@ -6,10 +6,12 @@ a disk that is full) is tried again; what a job is to blame for ends it.
 
 from __future__ import annotations
 
+import itertools
 import logging
+import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -82,6 +84,7 @@ class Desk:
         """What a job takes, as a moving average."""
         self.steward: Steward | None = None
         self._held_back: str | None = None
+        self._held_for_heat = False
         """Why bulk jobs do not start now."""
         self._ephemeral: dict[str, Callable[[dict[str, Any] | None], None]] = {}
 
@@ -209,8 +212,16 @@ class Desk:
         return None if best is not None and self._disk.full and best.job.durable else best
 
     def first_waiting(self, now: float) -> Entry | None:
-        """The most urgent job that could start now if nothing was running."""
-        return self.waiting.choose((), now)
+        """The most urgent job that could start now if nothing was running, and bulk work was not held for heat."""
+        best = self.waiting.choose((), now)
+        if best is None and self._held_for_heat:
+            return next((e for e in self._held() if not e.held and e.not_before <= now), None)
+        return best
+
+    def _held(self) -> Iterator[Entry]:
+        """Bulk jobs that wait, no more of them than are worth looking at."""
+        waiting = (e for e in self.entries.values() if e.state == "accepted" and is_bulk(e.job) and not e.waits_for_frame)
+        return itertools.islice(waiting, _LOOKED_AT)
 
     def live(self) -> list[Entry]:
         """Windows of live groups that wait or run."""
@@ -229,13 +240,13 @@ class Desk:
         """Bulk jobs do not start while there is a reason. One that runs stays in the worker's hand (`in_hand`: it is paused
         there by its pace, for heat), or is laid aside."""
         before, self._held_back = self._held_back, why
-        if self.waiting.hold_bulk(why is not None):
-            for entry in self.entries.values():
-                if entry.state == "accepted" and is_bulk(entry.job):
-                    entry.reason = why
-                    if why:
-                        self._say(entry, now)
-                        break
+        self._held_for_heat = why is not None and in_hand
+        self.waiting.hold_bulk(why is not None)
+        other = _without_figures(before) != _without_figures(why)
+        for entry in self._held() if other else ():
+            entry.reason = why
+            if why:
+                self._say(entry, now)
         for entry in self.stack[-1:]:
             if why is None or not in_hand:
                 if entry.state == "paused" and entry.reason == "thermal":
@@ -248,7 +259,7 @@ class Desk:
                     self._worker.send({"type": "hurry", "id": entry.job.id})
                 else:
                     self._move(entry, "paused", now, "thermal")
-        if before != why:
+        if other:
             log.info("bulk jobs %s", f"wait: {why}" if why else "go on")
 
     def dispatch(self, now: float) -> None:
@@ -274,7 +285,7 @@ class Desk:
             self._start(best, now)
 
     def _start(self, entry: Entry, now: float) -> None:
-        job, entry.heard_at, entry.rested_s = entry.job, None, 0.0
+        job, entry.heard_at, entry.rested_s, entry.yields = entry.job, None, 0.0, None
         entry.point = self.steward.choose(entry, now) if self.steward else None
         self.stack.append(entry)
         if job.start_by is not None and job.durable:
@@ -327,6 +338,7 @@ class Desk:
             self.longest_step = max(self.longest_step, took - rested)
         entry.heard_at, entry.rested_s = now, message["rested_s"]
         entry.step, entry.steps, entry.item = message["step"], message["steps"], message["item"]
+        entry.in_hand = message["in_hand"]
         if entry.state == "running" and now - entry.told_at >= _PROGRESS_PERIOD:
             self._say(entry, now, progress=True)
 
@@ -458,3 +470,8 @@ class Desk:
     @property
     def _work_folder(self) -> Path:
         return Path(self.config.state_dir) / "work"
+
+
+def _without_figures(why: str | None) -> str | None:
+    """A reason that differs in its figures alone is not worth telling again."""
+    return why and re.sub(r"[\d.]+", "", why)

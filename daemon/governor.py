@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..config.refusal import Refusal
 from ..config.tree import Config
 from ..engines.bundle import Bundle
 from .board import witness
@@ -26,14 +24,13 @@ from .core.bulk import Wait
 from .core.governor import Decision, Demand, Governor, Limits
 from .core.job import Entry, Job, Promise, folder_name
 from .core.reading import Reading
-from .core.reply import stamp
 from .desk import Desk
 from .durable import read_json, write_json
 from .ledger import Ledger, energy_of
 from .link import Link
-from .models import job_threads
 from .planner import Plan, Planner
-from .points import BoardPoint, Offers, pinned, unmeasured
+from .points import BoardPoint, Offers, pinned
+from .promises import Promises
 from .supply import Supply
 
 log = logging.getLogger(__name__)
@@ -52,8 +49,6 @@ _NO_SENSOR_C = 1000.0
 """The limit on a board that has no thermal sensor at all: nothing can be held."""
 _SHARE_K = 3.0
 """Headroom below which the gateway leaves the shared pool to others, and twice that to come back."""
-_OVERHEAD_S = 0.05
-"""What a job takes beside its run: acceptance, the wire, storing the result."""
 
 
 class GovernorLoop:
@@ -96,7 +91,7 @@ class GovernorLoop:
         self._has_sensor = self._bulk = False
         self._limit_c = self._traits.throttle_c - _BELOW_THROTTLE_C
         self._share = True
-        self._promises = Counter[str](made=0, kept=0, broken=0)
+        self.promises = Promises(self._planner, desk)
         self._due = self._stored_at = tick
         self._top: Entry | None = None
         self._top_rested_s, self._top_since, self._busy_j, self._busy_since = 0.0, tick, 0.0, tick
@@ -114,6 +109,8 @@ class GovernorLoop:
 
     def configure(self, config: Config) -> None:
         """The config was read again: calibrations are, too."""
+        if _source(config) != _source(self._config):
+            self._signal = None
         self._config = config
         self._planner.offers = Offers(config, self._traits.name, self._planner.offers.mode)
 
@@ -214,7 +211,7 @@ class GovernorLoop:
             left_s * self._scale,
             ramp=bool(self._supply.faults or self._weak_supply),
         )
-        self._wait = bulk.waits(policy, minute, self._signal, left_j)
+        self._wait = bulk.waits(policy, minute, self._signal, left_j, traits.idle_w)
 
     # ---- deciding -----------------------------------------------------------------------------------------------------
 
@@ -312,6 +309,7 @@ class GovernorLoop:
         self._accrue(time.monotonic())
         self._watch.look()
         entry.meter = entry.meter or Integral(_PERIOD / self._scale)
+        entry.meter.pause()
         bundle = self._planner.bundle_of(entry.job)
         if bundle is None:
             return None
@@ -320,8 +318,6 @@ class GovernorLoop:
         folder = Path(self._config.state_dir) / "work" / folder_name(entry.job.id)
         if entry.job.durable and (kept := pinned(folder, bundle)) is not None:
             return kept
-        if self._config.policy.governor == "off":
-            return unmeasured(bundle, job_threads(self._config))
         entry.point = None
         points = self._planner.offers.of(bundle).acceptable(entry.job.quality)
         decision, mine = self._decide(now, entry)
@@ -338,65 +334,18 @@ class GovernorLoop:
         self._worked = self._worked or "run_ms" in facts
         if state == "done":
             self._planner.learn(entry, facts, self._clock)
-        promise = entry.job.promise
-        if promise is not None and state != "cancelled" and not self._vain(entry.job):
-            kept = state == "done" and now <= promise.finish_at
-            self._promises["kept" if kept else "broken"] += 1
+        elif state == "expired":
+            self._planner.too_short(entry, facts, self._clock)
+        self.promises.ended(entry, state, now)
         if "run_ms" in facts:
             self.ledger.worked()
         return energy_of(entry, facts, self._traits)
 
-    def _vain(self, job: Job) -> bool:
-        """What was said to come behind its deadline was no promise."""
-        return job.promise is not None and job.deadline_at is not None and job.promise.finish_at > job.deadline_at
-
     def promise(self, job: Job, now: float, wall: float) -> Promise | None:
         """What can be said of a job that comes in now; refused as `deadline` where it cannot be met even by itself."""
-        plan = self._planner.plan(job, now, self._traits)
-        if plan is None or not plan.measured:
-            return None
-        tick = now * self._scale
         self._budget_for(job)
-        if job.deadline_at is not None and not job.anytime and not bulk.is_bulk(job):
-            alone = self._policy.promise(tick, [plan.demand], 0)
-            fastest_s = plan.demand.samples * min(o.seconds for o in plan.demand.options) / self._scale
-            if now + fastest_s > job.deadline_at:
-                at = wall + max(fastest_s, alone.finish_in / self._scale)
-                raise Refusal(
-                    "deadline",
-                    f"not possible before {stamp(at)}: even the fastest acceptable operating point takes {fastest_s:.1f} s",
-                    "deadline_ms",
-                    earliest=stamp(at),
-                )
-        if bulk.is_bulk(job) and self._wait is not None and self._wait.ends_in is None:
-            return None
-        ahead = self._planner.ahead(job, self._desk.entries.values(), len(self._desk.entries), now, self._traits)
-        found = self._policy.promise(tick, [*ahead, plan.demand], len(ahead))
-        wait_s = self._wait.ends_in or 0.0 if bulk.is_bulk(job) and self._wait is not None else 0.0
-        finish_s = wait_s + found.finish_in / self._scale * (1 + plan.off) + _OVERHEAD_S + self._cold_s()
-        if finish_s > 365 * 86400:
-            return None
-        point, option = plan.points[found.option], plan.demand.options[found.option]
-        run_s = option.seconds * plan.demand.samples / self._scale
-        made = Promise(
-            point.told(plan.bundle),
-            now + finish_s,
-            stamp(wall + finish_s),
-            max(1, round(run_s * 1000)),
-            round(found.joules / self._scale + self._traits.idle_w * run_s, 3),
-            "calibration" if plan.calibrated else "estimate",
-        )
-        self._planner.enter(job, plan)
-        return made
-
-    def promised(self, job: Job) -> None:
-        """The job was accepted with what was said of it."""
-        if job.promise is not None and not self._vain(job):
-            self._promises["made"] += 1
-
-    def _cold_s(self) -> float:
-        """What a worker takes that has still to come."""
-        return 0.0 if self._worker.ready else self._planner.open_s
+        cold_s = 0.0 if self._worker.ready else self._planner.open_s
+        return self.promises.make(job, now, wall, self._policy, self._traits, self._wait, cold_s)
 
     def _accrue(self, tick: float) -> None:
         """Adds up the calibrated watts of what has run since the last time."""
@@ -430,7 +379,7 @@ class GovernorLoop:
             "throttle_events": reading.throttle_events if reading else None,
             "under_voltage": reading.under_voltage if reading else None,
             "over_current_events": reading.over_current_events if reading else None,
-            "promises": dict(self._promises),
+            "promises": dict(self.promises.counts),
             "share": self._share,
             "board": {"kind": self._traits.kind, "name": self._traits.name},
         }
@@ -455,13 +404,10 @@ class GovernorLoop:
         if why := self._watch.cap_refused:
             found.append({"code": "board", "about": "board", "message": f"the clocks cannot be capped: {why}"})
         if self._has_sensor and self._policy.distrust and self._policy.blind_s > 30 * self._scale:
-            found.append(
-                {
-                    "code": "board",
-                    "about": "board",
-                    "message": f"the temperature sensor is not believed: {self._policy.distrust}",
-                }
-            )
+            why = self._policy.distrust.partition(" at ")[0]  # with its figure it would be another problem each second
+            found.append({"code": "board", "about": "board", "message": f"the temperature sensor is not believed: {why}"})
+        if below := bulk.below_rest(self._config.policy, self._traits.idle_w):
+            found.append({"code": "board", "about": "policy", "message": f"{below}: bulk work never runs"})
         return found
 
     # ---- memory -------------------------------------------------------------------------------------------------------
@@ -485,6 +431,12 @@ class GovernorLoop:
             self._remember(tick)
         self.ledger.store(tick, now=True)
         self._supply.clear()
+
+
+def _source(config: Config) -> tuple[str, str | None] | None:
+    """Where the plant's signal comes from."""
+    wanted = config.policy.signal
+    return (wanted.topic, wanted.field) if wanted else None
 
 
 def _at(reading: Reading, at: float) -> Reading:

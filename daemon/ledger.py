@@ -45,7 +45,7 @@ class Ledger:
         for sums, name in ((self._days, _day(wall)), (self._months, _day(wall)[:7])):
             sums[name] = sums.get(name, 0.0) + fresh
             while len(sums) > _KEEP:
-                del sums[min(sums)]
+                del sums[min(sums.keys() - {name})]
 
     def today_j(self, wall: float) -> float:
         """Since midnight."""

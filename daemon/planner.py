@@ -39,6 +39,8 @@ class Plan:
     measured: bool
     off: float
     """By which share predictions were too short lately."""
+    fastest_s: float
+    """What all of it takes at least, at the fastest point: by the calibration or the fastest run, whichever is less."""
 
 
 class Planner:
@@ -66,9 +68,10 @@ class Planner:
             return None
         offer = self.offers.of(bundle)
         points = offer.acceptable(job.quality) if entry is None or entry.point is None else (entry.point,)
-        items, options, measured, off = max(1, job.items), [], True, 0.0
+        items, options, measured, off, fastest_s = max(1, job.items), [], True, 0.0, math.inf
         for point in points:
             seconds, cost = self._seconds(bundle, point, items)
+            fastest_s = min(fastest_s, self._fastest(bundle, point, items))
             measured = measured and (seconds is not None)
             off = max(off, cost.off if cost else 0.0)
             each_s = (seconds if seconds is not None else _GUESS_S * items) / items
@@ -76,7 +79,7 @@ class Planner:
             options.append(Option(max(each_s, 1e-6) * self.scale, _watts(point, traits), quality))
         left = float(items) if entry is None else max(_LEAST_LEFT, items - _done(entry))
         demand = Demand(tuple(options), left, self._due_in(job, now), 0.0, realtime=not job.durable)
-        return Plan(bundle, points, demand, offer.calibrated, measured, off)
+        return Plan(bundle, points, demand, offer.calibrated, measured, off, fastest_s)
 
     def _due_in(self, job: Job, now: float) -> float | None:
         due_at = job.deadline_at if job.durable else job.wanted_at
@@ -87,6 +90,29 @@ class Planner:
         cost = self.costs.get(key)
         learnt = cost.seconds(work) if cost else None
         return (learnt, cost) if learnt is not None else (work if point.sample_s is not None else None, None)
+
+    def _fastest(self, bundle: Bundle, point: BoardPoint, items: int) -> float:
+        """Seconds that so many items take at least, 0 where nothing is known."""
+        key, work = _work(bundle, point, items)
+        cost = self.costs.get(key)
+        known = [cost.seconds(work), cost.fastest(work)] if cost else []
+        known += [work if point.sample_s is not None else None]
+        return min((s for s in known if s is not None), default=0.0)
+
+    def doubt(self, plan: Plan) -> None:
+        """A job was refused, as even its fastest point would be too slow."""
+        for key in {_work(plan.bundle, point, 1)[0] for point in plan.points} & self.costs.keys():
+            self.costs[key].doubt()
+
+    def too_short(self, entry: Entry, facts: Mapping[str, Any], clock: float) -> None:
+        """Its deadline came before its end."""
+        bundle = self.bundle_of(entry.job)
+        if bundle is None or entry.point is None or facts.get("resumed_steps") or entry.spent_ms or "run_ms" not in facts:
+            return
+        key, work = _work(bundle, entry.point, max(1, entry.job.items))
+        busy_s = facts["run_ms"] / 1000 - facts.get("paced_s", 0.0) - facts.get("opened_s", 0.0)
+        if key in self.costs:
+            self.costs[key].too_short(work, busy_s * clock)
 
     def learn(self, entry: Entry, facts: Mapping[str, Any], clock: float) -> None:
         """A job is done; what was cut short, resumed or tried again tells nothing."""
@@ -146,5 +172,5 @@ def _watts(point: BoardPoint, traits: Traits) -> float:
 
 
 def _done(entry: Entry) -> float:
-    """Items that are done, the one in hand counted by its steps."""
-    return entry.item + (entry.step / entry.steps if entry.steps else 0.0)
+    """Items that are done, those in hand counted by their steps."""
+    return entry.item + (entry.in_hand * entry.step / entry.steps if entry.steps else 0.0)

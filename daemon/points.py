@@ -87,6 +87,8 @@ class Offers:
 
 def _offer(config: Config, bundle: Bundle, found: Calibration | None) -> Offer:
     first, most = bundle.manifest.operating_points[0], job_threads(config)
+    if config.policy.governor == "off":
+        return Offer((unmeasured(bundle, most),), 0.0, calibrated=False)
     threads = [most] if isinstance(config.engine.threads, int) else range(1, most + 1)
     shipped = unmeasured(bundle, most)
     usual = [q.distance for q in found.qualities if (q.shipped, q.steps) == (0, first.steps)] if found else []

@@ -80,7 +80,7 @@ class Reception:
         self.acknowledge()
         for job in fresh.values():
             self._desk.enter(job, now)
-            self._governor.promised(job)
+            self._governor.promises.accepted(job)
         for message in orders:  # last, for the job may have come in with them
             self._order(message, now)
 

@@ -23,7 +23,8 @@ from .bus import Bus, Connected, Disconnected, Subscription
 from .core import sparkplug_tags as tags
 from .core.gaps import Sample
 from .core.intake import ID
-from .core.sparkplug import Edge, Message, Value
+from .core.sparkplug import Edge
+from .core.sparkplug_metric import Message, Value
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class _State:
     """What a host application says of itself (payloads, STATE)."""
 
     online: bool
-    timestamp: int
+    timestamp: float
 
 
 class Sparkplug:

@@ -14,7 +14,7 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
-from .core.sparkplug import SIGNED, UNSIGNED, Message, Received, Type, Value, as_type
+from .core.sparkplug_metric import SIGNED, UNSIGNED, Message, Received, Type, Value, as_type
 
 _QUALITY = "Quality"
 _MOST_METRICS = 4096

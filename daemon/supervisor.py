@@ -275,7 +275,8 @@ class Supervisor:
         what = message["type"]
         if what in ("ready", "probed"):
             self._care.came_up(time.monotonic())
-            self._governor.worker_came_up()
+            if what == "ready":  # `probed` is the same worker, with its pace
+                self._governor.worker_came_up()
             notify(f"STATUS={self._presence.note}")
         elif what == "loading":
             self._care.opens = message["model"]

@@ -76,6 +76,10 @@ class _Running:
     seen: set[int] = field(default_factory=set)
     """Items that a problem has been about."""
     items_done: int = 0
+    turns: int = 0
+    """Of problems that are solved, each counted for every item that it was about."""
+    in_hand: int = 1
+    """Items that the problem in hand is about."""
     parked_s: float = 0.0
     """Time that more urgent jobs took out of this one."""
     pace: Pace | None = None
@@ -121,6 +125,8 @@ class Worker:
         """Share of the time in which paced jobs may compute."""
         self._rest_s: dict[str, float] = {}
         """What an item of each kind takes outside of the loop, a moving average."""
+        self._turns: dict[str, float] = {}
+        """Problems that each of its items is about, likewise."""
         self._to_warm: dict[str, Any] | None = None
         self._cancelled: set[str] = set()
         self._unwanted: set[str] = set()
@@ -177,6 +183,9 @@ class Worker:
             elif message["type"] == "pace":
                 self._duty = message["duty"]
             elif message["type"] == "hurry":
+                for waiting in self._waiting:
+                    if waiting["id"] == message["id"]:
+                        waiting["finish_in_s"] = 0.0
                 for running in self._stack:
                     if running.id == message["id"] and running.anytime:
                         running.anytime.hurried = True
@@ -196,7 +205,8 @@ class Worker:
         if message["anytime"]:
             until = math.inf if message["finish_in_s"] is None else began + message["finish_in_s"]
             rest_s = self._rest_s.get(message["kind"], _FIRST_REST_S)
-            running.anytime = Anytime(until, message["items"], rest_s)
+            turns = message["items"] * self._turns.get(message["kind"], 1.0)
+            running.anytime = Anytime(until, message["items"], turns, rest_s)
         self._stack.append(running)
         folder = self._config.artifacts_dir / f".{folder_name(job_id)}.part"
         try:
@@ -236,6 +246,8 @@ class Worker:
         if answer["type"] == "done" and message["items"]:
             rest_s = max(0.0, run_ms / 1000 - running.solving_s - opened_s) / message["items"]
             self._rest_s[message["kind"]] = 0.7 * self._rest_s.get(message["kind"], rest_s) + 0.3 * rest_s
+            turns = running.turns / message["items"]
+            self._turns[message["kind"]] = 0.7 * self._turns.get(message["kind"], turns) + 0.3 * turns
         answer["imported"] = self._imported()
         self._wire.send(answer)
 
@@ -299,6 +311,7 @@ class Worker:
     def _solve(self, problem: Problem, task: Task, running: _Running) -> np.ndarray:
         """One problem from unit noise to its result, stopping between steps to listen."""
         running.items_done = len(running.seen - set(problem.items))
+        running.in_hand = len(set(problem.items))
         running.seen.update(problem.items)
         saved, n = running.saved, running.solved
         x, step = saved.result(n) if saved and n < saved.count else None, task.point.steps
@@ -316,6 +329,7 @@ class Worker:
             running.anytime.done += step
             running.anytime.steps += task.point.steps
         running.solved += 1
+        running.turns += running.in_hand
         return x
 
     def _walk(self, problem: Problem, task: Task, running: _Running, at: Checkpoint | None) -> tuple[np.ndarray, int]:
@@ -323,7 +337,7 @@ class Worker:
         anytime, first = running.anytime, at.step if at else 0
         walking: Any = trajectory(problem, task, at)
         if anytime:
-            anytime.begin(time.monotonic(), len(set(problem.items)), running.items_done)
+            anytime.begin(time.monotonic(), running.in_hand, running.items_done, running.turns)
         running.stepped_at = time.monotonic()
         for checkpoint in walking:
             step_s = time.monotonic() - running.stepped_at if checkpoint.step > first else 0.0
@@ -357,6 +371,10 @@ class Worker:
             rest_s = running.pace.due(self._duty) if running.pace else 0.0
             if rest_s <= 0 or (running.anytime and running.anytime.hurried):
                 return
+            if running.anytime:
+                rest_s = min(rest_s, running.anytime.problem_until - 2 * step_s - time.monotonic())
+                if rest_s <= 0:
+                    return
             self._rest(running.pace, min(rest_s, _SIGN_OF_LIFE_S))
             if rest_s > _SIGN_OF_LIFE_S:
                 self._tell(running, step, steps)
@@ -370,7 +388,7 @@ class Worker:
 
     def _tell(self, running: _Running, step: int, steps: int) -> None:
         rested_s = running.pace.total_s if running.pace else 0.0
-        told = {"step": step, "steps": steps, "item": running.items_done, "rested_s": rested_s}
+        told = {"step": step, "steps": steps, "item": running.items_done, "in_hand": running.in_hand, "rested_s": rested_s}
         self._wire.send({"type": "step", "id": running.id, **told})
 
     def _warm(self, message: Mapping[str, Any]) -> None:

@@ -9,9 +9,7 @@ fans and leakage are estimates.
 from __future__ import annotations
 
 import math
-import os
 import random
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -102,7 +100,7 @@ class SimulatedBoard:
             raise ValueError(f"expected a simulated board of {', '.join(PRESETS)}, found '{preset}'")
         p = PRESETS[preset] if isinstance(preset, str) else preset
         self.preset, self.ambient_c = p, ambient_c
-        self.load: Callable[[], float] = own_load()
+        self.load: Callable[[], float] = machine_load()
         self.sink_factor = 1.0
         """Above 1: dust, blocked vents."""
         self._random = random.Random(seed)
@@ -240,25 +238,19 @@ def _relax(temp_c: float, beyond_c: float, watts: float, resistance: float, capa
     return new, watts - capacity * (new - temp_c) / h
 
 
-def own_load() -> Callable[[], float]:
-    """A function that gives the share of all cores of this machine that this process and all below it took since it was asked
-    before. What else the machine does heats another board."""
-    ticks_s, before = os.sysconf("SC_CLK_TCK"), [time.monotonic(), _ticks(os.getpid())]
+def machine_load() -> Callable[[], float]:
+    """A function that gives the busy share of this machine's cores since it was asked before; 0 where /proc does not say."""
+    before = [0, 0]
 
     def load() -> float:
-        now, ticks = time.monotonic(), _ticks(os.getpid())
-        seconds, used = now - before[0], (ticks - before[1]) / ticks_s
-        before[:] = now, ticks
-        return min(1.0, max(0.0, used / max(seconds * (os.cpu_count() or 1), 1e-6)))
+        try:
+            first = Path("/proc/stat").read_text("ascii").split("\n", 1)[0]
+        except OSError:
+            return 0.0
+        ticks = [int(v) for v in first.split()[1:9]]
+        total, idle = sum(ticks), ticks[3] + ticks[4]
+        share = 1 - (idle - before[1]) / max(1, total - before[0]) if before[0] else 0.0
+        before[:] = total, idle
+        return min(1.0, max(0.0, share))
 
     return load
-
-
-def _ticks(pid: int) -> int:
-    """Of the process and all below it that live (proc(5), /proc/pid/stat); one that ends meanwhile counts no more."""
-    try:
-        ticks = sum(map(int, Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[11:13]))
-        children = [int(p) for task in Path(f"/proc/{pid}/task").iterdir() for p in (task / "children").read_text().split()]
-    except (OSError, ValueError):
-        return 0
-    return ticks + sum(map(_ticks, children))

@@ -16,6 +16,9 @@ class Anytime:
     until: float
     """When it is due; infinite where it has no deadline."""
     items: int
+    turns: float
+    """Problems that its items are about, each counted for every item: one for each, or as many as earlier jobs of its kind
+    had."""
     rest_s: float
     """What an item takes outside of the loop, by earlier jobs of the kind."""
     hurried: bool = False
@@ -24,11 +27,11 @@ class Anytime:
     done: int = 0
     steps: int = 0
 
-    def begin(self, now: float, item_count: int, items_done: int) -> None:
+    def begin(self, now: float, item_count: int, items_done: int, turns_done: int) -> None:
         """A problem about so many items begins: it has its part of the time that is left for denoising."""
-        items_left = max(self.items - items_done, item_count)
-        left = self.until - now - _WRAP_UP_S - self.rest_s * items_left
-        self.problem_until = now + max(0.0, left) * item_count / items_left
+        turns_left = max(self.turns - turns_done, item_count)
+        left = self.until - now - _WRAP_UP_S - self.rest_s * max(self.items - items_done, item_count)
+        self.problem_until = now + max(0.0, left) * item_count / turns_left
 
     def enough(self, now: float, step_s: float) -> bool:
         """Whether the next step would come too late, and one more call of the network as well."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,13 +24,22 @@ def is_bulk(job: Job) -> bool:
     return job.durable and (job.deadline_at is None or job.priority < 0)
 
 
-def waits(policy: Any, minute: float, signal: float | None, left_j: float | None) -> Wait | None:
+def below_rest(policy: Any, idle_w: float) -> str | None:
+    """A day's budget that the board takes without any work leaves nothing for it: why, in words."""
+    budget_j, rest_j = policy.energy_budget_j_per_day, idle_w * DAY_MIN * 60
+    if budget_j is None or budget_j > rest_j:
+        return None
+    return f"the energy budget of {budget_j:g} J a day is not more than the {rest_j:.0f} J that the board takes at rest"
+
+
+def waits(policy: Any, minute: float, signal: float | None, left_j: float | None, idle_w: float = 0.0) -> Wait | None:
     """`policy`: the config's `Policy`. minute: of the local day. signal: its last value, None before there was one. left_j:
-    what is left of the day's budget, None without one."""
-    for hours in policy.quiet_hours:
-        begin, end = (60 * int(at[:2]) + int(at[3:]) for at in hours.split("-"))
-        if _within(minute, begin, end):
-            return Wait(f"quiet hours until {hours[-5:]}", ((end - minute) % DAY_MIN) * 60)
+    what is left of the day's budget, None without one. idle_w: what the board takes at rest."""
+    quiet_min, until = _quiet(policy.quiet_hours, minute)
+    if until is not None:
+        return Wait(f"quiet hours until {until}", quiet_min * 60)
+    if why := below_rest(policy, idle_w):
+        return Wait(why, None)
     if left_j is not None and left_j <= 0:
         why = f"the energy budget of {policy.energy_budget_j_per_day:g} J is used up until midnight"
         return Wait(why, (DAY_MIN - minute) * 60)
@@ -40,6 +50,18 @@ def waits(policy: Any, minute: float, signal: float | None, left_j: float | None
         if wanted.below is not None and signal < wanted.below:
             return Wait(f"{wanted.topic} is {signal:g}, below {wanted.below:g}", None)
     return None
+
+
+def _quiet(quiet_hours: Sequence[str], minute: float) -> tuple[float, str | None]:
+    """Minutes from now to the end of the quiet hours that it is within, and that end; one goes on in another."""
+    left, until = 0.0, None
+    for _ in quiet_hours:
+        for hours in quiet_hours:
+            begin, end = (60 * int(at[:2]) + int(at[3:]) for at in hours.split("-"))
+            at = (minute + left) % DAY_MIN
+            if left < DAY_MIN and _within(at, begin, end):
+                left, until = left + (end - at) % DAY_MIN, hours[-5:]
+    return left, until
 
 
 def _within(minute: float, begin: int, end: int) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 _DECAY = 0.9
 """A job counts for a third of its weight after ten more."""
+_DOUBT = 0.9
 
 
 @dataclass
@@ -26,6 +27,8 @@ class Cost:
     ws: float = 0.0
     off: float = 0.0
     """By which share of the prediction jobs took longer, the largest lately."""
+    least: float = 0.0
+    """Seconds for a unit of work of the fastest job; 0 before the first one. Only this speaks for what cannot be done."""
 
     def seconds(self, work: float) -> float | None:
         """What so much work will take; None before the first job."""
@@ -38,8 +41,25 @@ class Cost:
             return mean_s * work / max(mean_w, 1e-9)
         return mean_s + slope * (work - mean_w)
 
+    def fastest(self, work: float) -> float | None:
+        """What so much work takes at least; None before the first job."""
+        return self.least * work if self.least > 0 else None
+
+    def doubt(self) -> None:
+        """A job was refused for it, and so teaches nothing: what was measured once must not refuse all others for ever."""
+        self.least *= _DOUBT
+
+    def too_short(self, work: float, seconds: float) -> None:
+        """A job was not done after so long."""
+        if work > 0 and seconds > 0:
+            self.least = max(self.least, seconds / work)
+            if (expected := self.seconds(work)) is not None and expected < seconds:
+                self.learn(work, seconds)
+
     def learn(self, work: float, seconds: float) -> None:
         """A job has run."""
+        least = seconds / max(work, 1e-9)
+        self.least = least if self.least <= 0 else min(self.least, least)
         expected = self.seconds(work)
         if expected is not None:
             self.off = max(0.8 * self.off, seconds / max(expected, 1e-9) - 1, 0.0)

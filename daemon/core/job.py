@@ -85,6 +85,8 @@ class Entry:
     step: int = 0
     steps: int = 0
     item: int = 0
+    in_hand: int = 1
+    """Items that are denoised together now."""
     heard_at: float | None = None
     """When the worker last said something about it in this run."""
     point: Any = None

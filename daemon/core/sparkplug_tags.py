@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from .gaps import Sample
-from .sparkplug import BAD, GOOD, STALE, Metric, Type, Value
+from .sparkplug_metric import BAD, GOOD, STALE, Metric, Type, Value
 
 SUBMIT, CANCEL, ACTIVE = "Jobs/{}/Submit", "Jobs/Cancel", "Models/Active/{}"
 REFUSED, REFUSAL = "Commands/Refused", "Commands/Last Refusal"

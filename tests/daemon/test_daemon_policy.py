@@ -130,8 +130,8 @@ def test_bulk_work_waits_in_quiet_hours_until_they_are_lifted(make_daemon):
     assert daemon.result("bulk")["state"] == "done"
 
 
-def test_bulk_work_waits_when_the_days_energy_is_used_up(make_daemon):
-    waits(make_daemon(policy={"energy_budget_j_per_day": 1}), "bulk", "the energy budget of 1 J is used up until midnight")
+def test_bulk_work_waits_where_the_days_energy_is_not_more_than_the_board_takes_at_rest(make_daemon):
+    waits(make_daemon(policy={"energy_budget_j_per_day": 1}), "bulk", "the energy budget of 1 J a day is not more than")
 
 
 def test_bulk_work_waits_for_the_plants_signal_and_a_running_job_makes_room_for_it(make_daemon):

@@ -11,7 +11,7 @@ from denoised.config import typed
 from denoised.config.tree import Mqtt
 from denoised.daemon.bus import Subscription
 from denoised.daemon.client import Client
-from denoised.daemon.core.sparkplug import Message, Metric, Type
+from denoised.daemon.core.sparkplug_metric import Message, Metric, Type
 from denoised.daemon.sparkplug_payload import encode
 from denoised.tests.conftest import PATIENCE
 from denoised.tests.daemon.sparkplug_monitor import Monitor, Packet, packet

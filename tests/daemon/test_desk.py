@@ -64,7 +64,7 @@ def says(desk, what, name, now, **more):
 
 
 def step(desk, name, n, now, rested_s=0.0):
-    desk.from_worker({"type": "step", "id": name, "step": n, "steps": 8, "item": 0, "rested_s": rested_s}, now)
+    desk.from_worker({"type": "step", "id": name, "step": n, "steps": 8, "item": 0, "in_hand": 1, "rested_s": rested_s}, now)
 
 
 def result(desk, name):
@@ -198,3 +198,33 @@ def test_a_result_whose_message_the_disk_has_lost_is_told_again(desk):
     desk.recover(3.0)
     ((_, again),) = desk._spool.outgoing(0, 9)
     assert (again.topic, again.payload) == (message.topic, message.payload)
+
+
+def test_every_waiting_bulk_job_is_told_why_and_figures_alone_are_not_told_again(desk):
+    enter(desk, job("a"), job("b"), job("urgent", deadline_at=99.0))
+    desk.hold("quiet hours until 06:00", False, 2.0)
+    assert [desk.entries[name].reason for name in ("a", "b", "urgent")] == ["quiet hours until 06:00"] * 2 + [None]
+    desk.hold("heat: holds 78.0 C", True, 3.0)
+    desk.hold("heat: holds 77.9 C", True, 4.0)
+    assert {desk.entries[name].reason for name in ("a", "b")} == {"heat: holds 78.0 C"}
+    desk.hold(None, False, 5.0)
+    assert {desk.entries[name].reason for name in ("a", "b")} == {None}
+
+
+def test_a_job_that_its_worker_died_under_can_be_laid_aside_again(desk):
+    enter(desk, job("a"))
+    desk.dispatch(1.0)
+    desk.hold("quiet hours", False, 2.0)
+    desk.worker_restarted(2.1)
+    desk.hold(None, False, 3.0)
+    desk.dispatch(3.0)
+    desk.hold("quiet hours", False, 4.0)
+    assert [what for what, _ in desk._worker.sent] == ["run", "pause", "run", "pause"]
+
+
+def test_bulk_work_that_is_held_for_heat_is_still_what_would_come_next(desk):
+    enter(desk, job("a"))
+    desk.hold("heat", True, 2.0)
+    assert desk.next(2.0) is None and desk.first_waiting(2.0) is desk.entries["a"]
+    desk.hold("quiet hours", False, 3.0)
+    assert desk.first_waiting(3.0) is None

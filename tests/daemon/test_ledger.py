@@ -109,3 +109,11 @@ def test_without_rails_and_calibration_it_is_an_estimate():
 
 def test_a_job_that_never_ran_took_nothing_that_could_be_told():
     assert energy_of(entry(), {}, TRAITS) == {}
+
+
+def test_a_clock_that_starts_in_1970_has_its_day_counted_among_many_that_are_remembered(tmp_path):
+    book = ledger(tmp_path)
+    for day in range(100):
+        draw(book, 5.0, 1, NOON + day * DAY, tick=10.0 * day)
+    draw(book, 5.0, 4, 3 * DAY, tick=5000.0)
+    assert book.today_j(3 * DAY) == 20.0

@@ -9,7 +9,7 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from denoised.daemon.core.sparkplug import GOOD, STALE, Message, Metric, Received, Type
+from denoised.daemon.core.sparkplug_metric import GOOD, STALE, Message, Metric, Received, Type
 from denoised.daemon.sparkplug_payload import PayloadError, decode, encode
 from denoised.tests.daemon.sparkplug_monitor import packet
 from hypothesis import given

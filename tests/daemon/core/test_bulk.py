@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from denoised.config import typed
 from denoised.config.tree import Policy
-from denoised.daemon.core.bulk import is_bulk, waits
+from denoised.daemon.core.bulk import below_rest, is_bulk, waits
 from denoised.daemon.core.job import Job
 
 JOB = Job("a", "toy", {}, 0, 1, 0.0)
@@ -76,3 +76,26 @@ def test_a_signal_needs_one_threshold(bound):
 def test_hours_that_are_none_are_refused(hours):
     with pytest.raises(typed.Flaws, match="such as 22:00-06:00"):
         policy(quiet_hours=[hours])
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_quiet_hours_that_go_on_in_others_end_with_the_last(order):
+    found = waits(policy(quiet_hours=["22:00-02:00", "02:00-05:00", "04:00-06:00"][::order]), 23 * 60, None, None)
+    assert (found.why, found.ends_in) == ("quiet hours until 06:00", 7 * 3600)
+
+
+def test_quiet_hours_all_day_and_night_do_not_turn_for_ever():
+    found = waits(policy(quiet_hours=["00:00-12:00", "12:00-00:00"]), 60, None, None)
+    assert found.ends_in >= 23 * 3600
+
+
+def test_equal_times_are_no_quiet_hours():
+    with pytest.raises(typed.Flaws, match="two different times of day"):
+        policy(quiet_hours=["22:00-22:00"])
+
+
+def test_a_budget_that_the_board_takes_at_rest_is_said_to_be_that_and_ends_never():
+    tight = policy(energy_budget_j_per_day=200_000)
+    found = waits(tight, 1, None, 0.0, 3.0)
+    assert (found.ends_in, found.why) == (None, below_rest(tight, 3.0))
+    assert "200000 J" in found.why and "259200 J" in found.why

@@ -55,3 +55,30 @@ def test_what_was_learnt_is_kept_and_what_is_damaged_is_left_out():
     assert from_plain(plain) == costs
     assert from_plain({**plain, "b": {"n": 1}, "c": 5, "d": {**plain["a"], "s": -1}}) == costs
     assert from_plain(None) == from_plain([1]) == {}
+
+
+def test_the_fastest_run_speaks_for_what_takes_least_whatever_a_slow_one_took():
+    cost = Cost()
+    cost.learn(1, 6.0)
+    cost.learn(1, 0.5)
+    assert cost.fastest(2) == pytest.approx(1.0)
+    assert cost.seconds(1) > 3
+
+
+def test_a_single_slow_run_does_not_refuse_for_ever():
+    cost, refused = Cost(), 0
+    cost.learn(1, 6.0)
+    while cost.fastest(1) > 5.0:
+        cost.doubt()
+        refused += 1
+    assert 0 < refused < 5
+
+
+def test_a_job_that_was_not_done_in_time_teaches_that_it_takes_longer():
+    cost = Cost()
+    cost.learn(1, 0.5)
+    cost.too_short(1, 2.0)
+    assert cost.fastest(1) >= 2.0
+    assert cost.seconds(1) > 0.5
+    cost.too_short(1, 0.1)
+    assert cost.fastest(1) >= 2.0

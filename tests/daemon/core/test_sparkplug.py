@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-import pytest
-from denoised.daemon.core.sparkplug import GOOD, REBIRTH, Edge, Message, Metric, Received, Type, Value, as_type
+from denoised.daemon.core.sparkplug import REBIRTH, Edge
+from denoised.daemon.core.sparkplug_metric import GOOD, Message, Metric, Received, Type, Value
 from denoised.daemon.sparkplug_payload import encode
 from denoised.tests.daemon.sparkplug_monitor import Monitor, packet
 from hypothesis import given, settings
@@ -388,33 +388,6 @@ def test_with_aliases_births_say_both_data_the_number_alone_and_commands_may_use
     assert rig.edge.command([Received("", alias, None, "{}")]) == ([("Submit", "{}")], [])
     rig.tell("press", "oil", 1.0)
     assert rig.kinds() == ["DDATA"]
-
-
-@pytest.mark.parametrize(
-    ("value", "wanted", "result"),
-    [
-        (255, Type.INT8, -1),
-        (2**32 - 1, Type.INT8, -1),
-        (2**64 - 1, Type.INT64, -1),
-        (2**64 - 5, Type.INT32, -5),
-        (127, Type.INT8, 127),
-        (2**64 - 1, Type.UINT64, 2**64 - 1),
-        (3, Type.DOUBLE, 3.0),
-        (True, Type.BOOLEAN, True),
-        ("a", Type.TEXT, "a"),
-    ],
-)
-def test_a_received_value_is_read_as_the_type_of_the_birth(value, wanted, result):
-    assert as_type(value, wanted) == result
-
-
-@pytest.mark.parametrize(
-    ("value", "wanted"),
-    [(256, Type.UINT8), (-1, Type.UINT32), (True, Type.INT32), (1.5, Type.INT64), (1, Type.BOOLEAN), (None, Type.STRING)],
-)
-def test_a_value_that_does_not_fit_is_refused_with_what_was_expected(value, wanted):
-    with pytest.raises(ValueError, match="expected .*, found "):
-        as_type(value, wanted)
 
 
 # ---- whatever the order ---------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from denoised.config import typed
 from denoised.config.tree import Tag
 from denoised.daemon.core import sparkplug_tags as tags
 from denoised.daemon.core.gaps import Sample
-from denoised.daemon.core.sparkplug import BAD, GOOD, STALE
+from denoised.daemon.core.sparkplug_metric import BAD, GOOD, STALE
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "sparkplug.md").read_text("utf-8")
 
