@@ -88,7 +88,7 @@ class GovernorLoop:
         self._wait: Wait | None = None
         self._signal: float | None = None
         self._live: Plan | None = None
-        self._has_sensor = self._bulk = False
+        self._has_sensor = self._bulk = self._work = False
         self._limit_c = self._traits.throttle_c - _BELOW_THROTTLE_C
         self._share = True
         self.promises = Promises(self._planner, desk)
@@ -158,7 +158,7 @@ class GovernorLoop:
     def _see(self, reading: Reading, busy_w: float, wall: float) -> None:
         before, self._reading = self._known, reading
         self._known = witness.known(before, reading)
-        if self._watch.traits is not self._traits or reading.mode != self._planner.offers.mode:
+        if self._watch.traits != self._traits or reading.mode != self._planner.offers.mode:
             self._board_changed(reading)
         self._has_sensor = self._has_sensor or reading.temp_c is not None or bool(reading.zones_c)
         self._policy.clocks = (1.0,) if self._watch.cap_refused else self._traits.clocks
@@ -181,7 +181,7 @@ class GovernorLoop:
 
     def _board_changed(self, reading: Reading) -> None:
         """Another power mode: other clocks and watts, and another calibration."""
-        if self._watch.traits is not self._traits:
+        if self._watch.traits != self._traits:
             learnt = self._policy.learnt()
             self._traits = self._watch.traits
             self._policy = Governor(self._traits, self._policy.limits, learnt)
@@ -234,6 +234,7 @@ class GovernorLoop:
                 mine = len(demands) if entry is starting else mine
                 demands.append(plan.demand)
         self._bulk = any(not d.realtime and d.samples > 0 for d in demands)
+        self._work = any(d.samples > 0 for d in demands)
         self._budget_for(rows[0].job if rows else None)
         return self._policy.decide(now * self._scale, demands), mine
 
@@ -256,7 +257,7 @@ class GovernorLoop:
         duty = decision.duty if self._bulk else 1.0
         self._pace(duty)
         if self._watch.cap_refused is None:  # else the same is tried again
-            self._watch.cap(decision.clock)
+            self._watch.cap(decision.clock if self._work else 1.0)  # at rest the clocks are nobody's to hold
         hot = duty <= 0 and not decision.reason.startswith("energy")
         self._zero_since = (self._zero_since if self._zero_since is not None else tick) if hot else None
         held = self._zero_since is not None and tick - self._zero_since >= _HOLD_AFTER_S / self._scale
@@ -274,8 +275,8 @@ class GovernorLoop:
 
     @property
     def _clock(self) -> float:
-        """The cap that is held: the decision's, unless the board refuses."""
-        return 1.0 if self._watch.cap_refused else self._decision.clock
+        """The cap that is held: the decision's, unless the board refuses or nothing is to do."""
+        return 1.0 if self._watch.cap_refused or not self._work else self._decision.clock
 
     def _pace(self, duty: float) -> None:
         """Tells the worker where it matters: steps of a few hundredths are noise."""

@@ -59,8 +59,8 @@ class Measurer:
         self._threads = 0
         self._problem: Problem | None = None
         bundle.verify()
-        self._shipped = bundle.manifest.operating_points
-        self.points = tuple(p for p in self._shipped if p.steps)
+        self.shipped = bundle.manifest.operating_points
+        self.points = tuple(p for p in self.shipped if p.steps)
         if not self.points:
             raise BundleError(f"{bundle.folder}: no operating point denoises, so there is nothing to measure")
         self.steps, self.batches = steps_to_try(self.points), batches_to_try(self.points)
@@ -85,7 +85,7 @@ class Measurer:
     def way_of(self, point: OperatingPoint) -> int:
         """The place of the first shipped point that is run the same way; -1 where none is."""
         way = replace(point, steps=1, batch=1, quality={})
-        ways = ((i, replace(p, steps=1, batch=1, quality={})) for i, p in enumerate(self._shipped) if p.steps)
+        ways = ((i, replace(p, steps=1, batch=1, quality={})) for i, p in enumerate(self.shipped) if p.steps)
         return next((i for i, found in ways if found == way), -1)
 
     def play(self, point: OperatingPoint) -> Played:
@@ -126,7 +126,7 @@ class Measurer:
         """How far from the reference so many steps end, at the largest batch."""
         if self._reference is None:
             self._reference = self.play(self._fine)
-        way = self._shipped[shipped]
+        way = self.shipped[shipped]
         played = self.play(replace(way, steps=steps, batch=self._fine.batch))
         far = distance(played, self._reference)
         if not np.isfinite(far):
@@ -139,7 +139,7 @@ class Measurer:
         if self._problem is None:
             self.play(self._fine)
         assert self._problem is not None
-        way = self._shipped[shipped]
+        way = self.shipped[shipped]
         engine = self._network(way.variant, "denoiser", threads)
         problem, manifest = _with_rows(self._problem, batch), self._bundle.manifest
         sigmas = schedule(manifest.schedule, _STEPS, **manifest.schedule_args)

@@ -27,7 +27,7 @@ _FORGIVEN_S = 86400.0
 class Supply:
     """Used by one thread; `wall` is seconds since 1970, `tick` monotonic seconds.
 
-    Over restarts a day is counted by the wall clock, and not at all where that has gone back; while we run by the monotonic one.
+    A day is counted by the monotonic clock while we run, and over restarts by the wall clock; not at all where that went back.
     """
 
     def __init__(self, folder: Path, wall: float, tick: float):

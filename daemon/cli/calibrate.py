@@ -132,7 +132,7 @@ def _calibrate(measurer: Measurer, begun: Calibration, path: Path, until: float)
 
 def _measured(measurer: Measurer, now: Calibration, until: float) -> Iterator[Calibration]:
     """`now` with one more figure each time, up to `until` or to completeness."""
-    points, ways = measurer.points, measurer.ways
+    points, ways = measurer.shipped, measurer.ways
     qualities = [(way, steps) for way in ways for steps in measurer.steps]
     # Variants one right after the other: what else the machine does meanwhile then hits all of them alike.
     speeds = [(way, batch, threads) for threads in measurer.threads for batch in measurer.batches for way in ways]

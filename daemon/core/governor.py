@@ -172,7 +172,7 @@ class Governor:
     def observe(self, reading: Reading, busy_w: float | None) -> None:
         """busy_w: calibrated watts above idle, at full clock, of what ran since the last reading; None: not known."""
         dt = 0.0 if self._at is None else min(_GAP_S, max(0.0, reading.at - self._at))
-        self._at = reading.at if self._at is None else max(self._at, reading.at)  # a late one changes nothing of what has passed
+        self._at = reading.at if self._at is None else max(self._at, reading.at)  # one that comes late takes no time back
         clock = max(self._clock, self.clocks[0])
         clock = clock if reading.speed is None else min(clock, max(0.05, reading.speed))
         rail = reading.power_w if reading.power_w is not None and 0 < reading.power_w < 4 * self.traits.full_w else None

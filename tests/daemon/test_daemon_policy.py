@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from datetime import datetime, timedelta
@@ -262,3 +263,27 @@ def test_a_daemon_that_is_killed_or_stopped_is_no_weak_supply(daemon):
     assert daemon.wait_for("status", lambda v: v["state"] == "online")["problems"] == []
     assert daemon.stop() == 0
     assert not mark.exists()
+
+
+def test_on_a_board_that_is_too_hot_bulk_work_waits_says_why_and_stays_waiting(make_daemon):
+    daemon = make_daemon(board={**SIMULATED, "ambient_c": 80})
+    daemon.submit("toy", {"id": "hot", "params": {}})
+    told = daemon.wait_for("jobs/hot/event", lambda v: v.get("reason", "").startswith(("heat", "thermal")))
+    daemon.look(3.0)  # a minute of the board
+    assert not daemon.all("jobs/hot/result")
+    assert daemon.logged().count("bulk jobs go on") == 0, told
+
+
+# ---- made ready before it is wanted -------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_was_unloaded_is_there_before_the_frame_of_a_job_is(make_daemon, tmp_path):
+    """The camera never answers: what was started was not started by a job that could run."""
+    fifo = tmp_path / "camera.png"
+    os.mkfifo(fifo)
+    daemon = make_daemon(engine={"unload_after": 0.5}, cameras={"slow": {"source": str(fifo)}})
+    daemon.wait_for("telemetry", lambda v: v["worker"]["state"] == "unloaded")
+    daemon.seen.clear()
+    daemon.submit("toy", {"id": "framed", "params": {"camera": "slow"}})
+    daemon.wait_for("telemetry", lambda v: v["worker"]["ready"])
+    assert not daemon.all("jobs/framed/result")

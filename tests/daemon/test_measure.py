@@ -112,14 +112,14 @@ def test_a_way_is_variant_sampler_the_samplers_choices_and_guidance_whatever_the
     """A point with other choices of its sampler is another way: its figures are not those of the first."""
     eta = OperatingPoint(sampler="ddim", sampler_args={"eta": 1.0})
     guided = OperatingPoint(sampler="ddim", guidance=Guidance(3.0))
-    measurer.points = (OperatingPoint(sampler="ddim", steps=4), replace(eta, steps=2), guided, eta)
-    assert [measurer.way_of(p) for p in measurer.points] == [0, 1, 2, 1]
+    measurer.shipped = (OperatingPoint(sampler="ddim", steps=4), replace(eta, steps=2), guided, eta)
+    assert [measurer.way_of(p) for p in measurer.shipped] == [0, 1, 2, 1]
     assert measurer.way_of(OperatingPoint("int8", "ddim")) == -1
 
 
 def test_a_samplers_own_choices_are_measured_with_it(measurer):
     """Ancestral noise takes it elsewhere than none, from the same seed."""
-    measurer.points = (OperatingPoint(sampler="ddim"), OperatingPoint(sampler="ddim", sampler_args={"eta": 1.0}))
+    measurer.shipped = (OperatingPoint(sampler="ddim"), OperatingPoint(sampler="ddim", sampler_args={"eta": 1.0}))
     plain, noisy = (measurer.quality(shipped, 4) for shipped in (0, 1))
     assert (plain.shipped, noisy.shipped) == (0, 1)
     assert abs(plain.distance - noisy.distance) > 0.01

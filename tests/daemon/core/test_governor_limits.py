@@ -17,8 +17,8 @@ def at(second, temp_c=50.0, **words):
     return Reading(float(second), temp_c, **words)
 
 
-def governor(temp_c=50.0, seconds=30, limits=Limits(80.0), **words):
-    policy = Governor(TRAITS, limits)
+def governor(temp_c=50.0, seconds=30, limits=None, **words):
+    policy = Governor(TRAITS, limits or Limits(80.0))
     for second in range(seconds):
         policy.observe(at(second, temp_c, **words), 0.0)
     return policy
@@ -103,8 +103,10 @@ def test_what_never_ends_is_known_at_once(monkeypatch, options):
 
 
 def test_a_power_limit_below_rest_never_lets_bulk_end_and_one_above_does():
-    assert governor(limits=Limits(80.0, TRAITS.idle_w - 0.5)).promise(30.0, [Demand(BULK.options, 10.0)], 0).finish_in == math.inf
-    assert governor(limits=Limits(80.0, TRAITS.idle_w + 2.0)).promise(30.0, [Demand(BULK.options, 10.0)], 0).finish_in < 60.0
+    less, more = (governor(limits=Limits(80.0, TRAITS.idle_w + watts)) for watts in (-0.5, 2.0))
+    ten = Demand(BULK.options, 10.0)
+    assert less.promise(30.0, [ten], 0).finish_in == math.inf
+    assert more.promise(30.0, [ten], 0).finish_in < 60.0
 
 
 def test_a_board_that_is_only_hot_for_now_ends_its_work_after_it_has_cooled():
