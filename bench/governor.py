@@ -1,13 +1,13 @@
-"""The governor in random worlds of our own, beside a board left to itself and beside a policy that knows the board exactly; with
-`--judge`, beside the baselines of an outside program too.
+"""The governor in random worlds of our own, beside a board left to itself and a policy that knows the board exactly; with
+`--judge`, beside the baselines of an outside program.
 
     python bench/governor.py [--worlds 200] [--first 0] [--show]
     python bench/governor.py --judge ../shared/tools/governor_eval.py [--seeds 20]
 
-A world is a board with its own resistances, capacities, leakage, voltage, fan, sensor and calibration error, a weather, real-time
-and bulk work, the right to cap clocks or not, a rail or not, dust, and a temperature sensor that may break. `knows all` is told
-the true temperatures and constants and brings the die to the limit in each second; it is no bound by proof, but what there
-is to be had without looking ahead.
+A world is a board with its own resistances, capacities, leakage, voltage, fan, sensor and calibration error, a weather,
+real-time and bulk work, the right to cap clocks or not, a rail or not, dust, and a temperature sensor that may break.
+`knows all` is told the true temperatures and constants and brings the die to the limit in each second; it is no bound by
+proof, but what there is to be had without looking ahead.
 """
 
 from __future__ import annotations
@@ -102,8 +102,9 @@ def _board(r: random.Random) -> Preset:
     p, sink = PRESETS[r.choice(list(PRESETS))], by(1.5)
     return replace(
         p, die_k_per_w=p.die_k_per_w * by(1.5), die_s=p.die_s * by(1.6), sink_k_per_w=tuple(k * sink for k in p.sink_k_per_w),
-        sink_s=p.sink_s * by(2.0), case_k_per_w=p.case_k_per_w * by(1.4), leak_w=p.leak_w * by(1.6), v_floor=r.uniform(0.5, 0.8),
-        throttle_c=p.throttle_c + r.choice((-10.0, -5.0, 0.0)), sensor_step_k=r.choice((0.03125, 0.0625, 0.5, 0.55, 1.0)),
+        sink_s=p.sink_s * by(2.0), case_k_per_w=p.case_k_per_w * by(1.4), leak_w=p.leak_w * by(1.6),
+        v_floor=r.uniform(0.5, 0.8), throttle_c=p.throttle_c + r.choice((-10.0, -5.0, 0.0)),
+        sensor_step_k=r.choice((0.03125, 0.0625, 0.5, 0.55, 1.0)),
         sensor_noise_k=r.choice((0.0, 0.05, 0.1, 0.2)), has_power=r.random() < 0.5, limit_w=None,
     )  # fmt: skip
 
@@ -184,15 +185,21 @@ def ours(first: int, worlds: int, show: bool) -> None:
         part = [row for row in rows if bool(row[0].faults) == which]
         if not part:
             continue
-        print(f"\n{words}: {len(part)} worlds of half an hour\n{'':20} {'share':>6} {'worst':>6} {'throttled':>10} {'missed':>12} "
-              f"{'over, K':>8} {'worst':>6} {'> 0.3 K':>8} {'> 0.5 K':>8}")  # fmt: skip
-        for name, at in (("governor", 1), ("left to itself", 2), ("knows all", 3)):
-            shares = [row[at].samples / row[3].samples for row in part if row[3].samples > 1]
-            outcomes = [row[at] for row in part]
-            over = [max(0.0, o.over_k) for o in outcomes]
-            missed = f"{sum(o.missed for o in outcomes)}/{sum(o.urgent for o in outcomes)}"
-            print(f"{name:20} {mean(shares):6.3f} {min(shares):6.3f} {sum(o.throttle_events > 0 for o in outcomes):10d} {missed:>12} "
-                  f"{mean(over):8.2f} {max(over):6.2f} {sum(v > 0.3 for v in over):8d} {sum(v > 0.5 for v in over):8d}")  # fmt: skip
+        head = f"{'share':>6} {'worst':>6} {'throttled':>10} {'missed':>12} {'over, K':>8} {'worst':>6}  > 0.3 K  > 0.5 K"
+        print(f"\n{words}: {len(part)} worlds of half an hour\n{'':20} {head}")
+        ideal = [row[3] for row in part]
+        print(_row("governor", [governed for _, governed, _, _ in part], ideal))
+        print(_row("left to itself", [alone for _, _, alone, _ in part], ideal))
+        print(_row("knows all", ideal, ideal))
+
+
+def _row(name: str, outcomes: Sequence[Outcome], best: Sequence[Outcome]) -> str:
+    shares = [o.samples / b.samples for o, b in zip(outcomes, best) if b.samples > 1]
+    over = [max(0.0, o.over_k) for o in outcomes]
+    throttled = sum(o.throttle_events > 0 for o in outcomes)
+    missed = f"{sum(o.missed for o in outcomes)}/{sum(o.urgent for o in outcomes)}"
+    hot = f"{mean(over):8.2f} {max(over):6.2f} {sum(v > 0.3 for v in over):8d} {sum(v > 0.5 for v in over):8d}"
+    return f"{name:20} {mean(shares):6.3f} {min(shares):6.3f} {throttled:10d} {missed:>12} {hot}"
 
 
 def judged(judge: Path, seeds: int) -> None:
@@ -202,11 +209,11 @@ def judged(judge: Path, seeds: int) -> None:
     for policy in (*program.BASELINES, adapter.DenoisedPolicy):
         results = [[program.simulate(s, policy(), seed=seed) for seed in range(1, seeds + 1)] for s in program.SCENARIOS]
         every = [r for of_one in results for r in of_one]
-        single = "  ".join(
-            f"{mean(r['score'] for r in of_one):.3f} {max(r['over'] for r in of_one):+.2f}" for of_one in results
-        )
-        print(f"{policy.label:36} {mean(r['score'] * r['gates'] for r in every):6.3f} {min(r['score'] * r['gates'] for r in every):6.3f} "
-              f"{sum(r['gates'] for r in every):4d}/{len(every):<3d} {max(r['over'] for r in every):8.2f}  {single}", flush=True)  # fmt: skip
+        each = ((mean(r["score"] for r in of_one), max(r["over"] for r in of_one)) for of_one in results)
+        single = "  ".join(f"{score:.3f} {over:+.2f}" for score, over in each)
+        gated, gates = [r["score"] * r["gates"] for r in every], sum(r["gates"] for r in every)
+        total = f"{mean(gated):6.3f} {min(gated):6.3f} {gates:4d}/{len(every):<3d} {max(r['over'] for r in every):8.2f}"
+        print(f"{policy.label:36} {total}  {single}", flush=True)
 
 
 def _load(name: str, path: Path) -> Any:

@@ -6,6 +6,7 @@ that the board refuses leaves the clocks free, and is tried again once a minute.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import selectors
@@ -105,10 +106,8 @@ class BoardWatch:
                 reading = Reading(time.monotonic(), None, problems={"board": f"{type(e).__name__}: {e}"})
             self.traits = self._board.traits
             self._readings.append(reading)
-            try:
+            with contextlib.suppress(BlockingIOError):  # it has been told already
                 self._wake_out.send(b"r")
-            except BlockingIOError:  # it has been told already
-                pass
             self._asked.wait(self._period)
             self._asked.clear()
         self._board.close()

@@ -321,9 +321,7 @@ class Governor:
 
     def _urgent(self, urgent: Sequence[Demand], pair: Pair, mix: Mix, bulk: bool) -> tuple[list[int], float]:
         """An option for each real-time demand, and the clock for all."""
-        clocks = (
-            [c for c in self.clocks if c >= pair.clock - 1e-9] if bulk and pair is not IDLE else list(self.clocks)
-        )
+        clocks = [c for c in self.clocks if c >= pair.clock - 1e-9] if bulk and pair is not IDLE else list(self.clocks)
         clock, out, used, joules = clocks[0], [], 0.0, 0.0
         rent, price = mix.rate - mix.price * mix.watts, mix.price
         if not bulk:

@@ -22,7 +22,9 @@ def test_the_board_throttles_without_the_governor_and_never_with_it(capsys, tmp_
     assert "not measured" in told["operating_points"]
     assert (told["governed"]["throttle_events"], told["governed"]["missed"]) == (0, 0)
     assert told["without"]["throttle_events"] > 0
-    assert cv2.imread(str(picture)).shape[1] == 1100
+    drawn = cv2.imread(str(picture))
+    assert drawn is not None
+    assert drawn.shape[1] == 1100
 
 
 def test_the_table_stands_both_side_by_side(capsys):
