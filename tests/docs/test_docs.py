@@ -294,5 +294,6 @@ def test_a_link_leads_somewhere(page: Path, target: str) -> None:
 
 def test_the_pictures_are_small() -> None:
     sizes = {p.name: p.stat().st_size for p in (DOCS / "pictures").glob("*.png")}
-    assert sizes.keys() >= {"contact-sheet.png", "sensors.png", "governor-live.png"}
+    governor = {"governor-live.png", "governor-pi5.png", "governor-orin-box.png"}
+    assert sizes.keys() >= {"contact-sheet.png", "sensors.png", *governor}
     assert max(sizes.values()) < 300_000
