@@ -142,6 +142,7 @@ class Jetson(Generic):
             die_s=module.die_s,
             sink_k_per_w=module.sink_k_per_w,
             sink_s=module.sink_s,
+            limit_w=self._limit_w,
         )
 
     def _rated_w(self) -> float | None:

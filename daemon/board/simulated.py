@@ -122,7 +122,7 @@ class SimulatedBoard:
         clocks = tuple(round(c, 3) for c in steps) if capped else (1.0,)
         self.traits = Traits(
             "simulated", p.words, p.throttle_c, p.critical_c, p.has_power, clocks, p.idle_w, p.full_w, p.die_k_per_w, p.die_s,
-            p.sink_k_per_w[-1] + p.case_k_per_w, p.sink_s, "a model" if p.has_power else "",
+            p.sink_k_per_w[-1] + p.case_k_per_w, p.sink_s, "a model" if p.has_power else "", p.limit_w,
         )  # fmt: skip
 
     @property

@@ -46,6 +46,8 @@ _PEAK_K = 0.2
 """What a real-time job may heat the die above the target, for a moment."""
 _BLIND_K_PER_S, _BLIND_K = 0.006, 4.0
 """A blind board is run this much cooler for each second, up to that: the room may change while nobody sees it."""
+_CLEAR = 0.95
+"""Share of the power at which a board's over-current protection acts that may be used."""
 _GAP_S = 600.0
 """The longest time between two readings that the model fills."""
 _LATE = 0.85
@@ -240,6 +242,12 @@ class Governor:
         """K below the limit: what is not known of the die now, and the more of it the longer the board is blind."""
         return 0.05 + self._thermal.die_sd + min(_BLIND_K, _BLIND_K_PER_S * self.blind_s)
 
+    @property
+    def _most_w(self) -> float:
+        """Of the whole board: what the configuration allows, and what stays clear of the board's over-current protection."""
+        own = math.inf if self.traits.limit_w is None else _CLEAR * self.traits.limit_w
+        return own if self.limits.power_w is None else min(own, self.limits.power_w)
+
     def _sustained(self) -> float:
         """Watts above idle that can be held for good."""
         k = self._thermal.constants
@@ -254,8 +262,9 @@ class Governor:
             watts, why = kept, f"heat: kept back for real-time work, {target:.1f} C"
         if self._sensor.why is not None:
             why = f"blind: sensor {self._sensor.why}, for {self.blind_s:.0f} s; holds {target:.1f} C"
-        if self.limits.power_w is not None and self.limits.power_w - self._power.idle_w < watts:
-            watts, why = self.limits.power_w - self._power.idle_w, f"power: holds {self.limits.power_w:g} W"
+        most_w = self._most_w
+        if most_w - self._power.idle_w < watts:
+            watts, why = most_w - self._power.idle_w, f"power: holds {most_w:g} W"
         if self._supply_w < watts:
             watts, why = self._supply_w, f"supply: gave way, holds {self._supply_w + self._power.idle_w:.1f} W"
         if self.limits.energy_j_left is not None:
@@ -383,7 +392,7 @@ class Governor:
         left, joules, made = demand.samples, 0.0, dict[int, float]()
         if not math.isfinite(left):
             return math.inf, state, math.inf, best[-1].option
-        began, power_w = at, math.inf if self.limits.power_w is None else self.limits.power_w - self._power.idle_w
+        began, power_w = at, self._most_w - self._power.idle_w
         most_w = min(self._sustained(), power_w)
         while left > 1e-9 and at < _FAR_S:
             h = max(1.0, 0.05 * (at - began))

@@ -62,5 +62,7 @@ class Traits:
     """Two stages, resistance and time constant each (die to sink, sink to air)."""
     power_from: str = ""
     """What `power_w` is read at, in words; empty where no sensor may be read."""
+    limit_w: float | None = None
+    """Past it the board's own over-current protection slows it down."""
     supply_a: float | None = None
     """What the power supply has promised, where the board asked it (Raspberry Pi 5: 5 or 3 A)."""
