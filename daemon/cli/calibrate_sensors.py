@@ -20,6 +20,7 @@ from ...engines.bundle import BundleError
 from ...engines.engine import EngineError, open_engine
 from ..models import find_models, site_of
 from .calibrate import compute_as_the_worker
+from .progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,7 +93,11 @@ def main(args: argparse.Namespace) -> int:
         if before and not known and args.keep:
             print(f"denoised calibrate-sensors: {path} is of other tags or another model: learnt afresh", file=sys.stderr)
         refreshed = known is not None and args.keep > 0
-        parts = site.refresh(known.parts, history, encoder, args.keep) if known and refreshed else site.learn(history, encoder)
+        with Progress("calibrate-sensors") as progress:
+            if known and refreshed:
+                parts = site.refresh(known.parts, history, encoder, args.keep, watch=progress.show)
+            else:
+                parts = site.learn(history, encoder, watch=progress.show)
         made = stored.Stored(tags, period_ms, bundle.sha256, parts)
         stored.store(path, made)
     except (Unreadable, Refusal, BundleError, EngineError) as e:

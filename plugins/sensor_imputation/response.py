@@ -8,7 +8,7 @@ by tag; few gaps of a tag are shrunk toward all tags, few in all toward no chang
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,8 @@ from .features import cell_features, relation
 from .gaussian import LENGTH, Calibration, Conditional, calibrate, condition, standardise
 from .quantiles import KNOTS, LEVELS, to_residual
 
+Watch = Callable[[float], None]
+"""Told how far the work is, 0 to 1."""
 CLASSES = 8
 """How far away the tag's nearest measurement is (1, 2 to 4, 5 rows or more, none in the window), then the same where most
 other tags are silent too."""
@@ -27,6 +29,10 @@ _FOLDS, _WINDOWS, _FEW = 4, 24, 15.0
 _BLENDS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _LEAST, _MOST = 0.25, 4.0
 PATTERNS = ("point 0.1", "point 0.5", "point 0.9", "block", "dead", "blackout")
+
+
+def unwatched(share: float) -> None:
+    """Nobody looks on."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +80,9 @@ def gap_classes(missing: np.ndarray) -> np.ndarray:
     return kind + 4 * silent
 
 
-def learn(history: Sequence[np.ndarray], encoder: Engine, seed: int = 0) -> tuple[Response, Response]:
+def learn(history: Sequence[np.ndarray], encoder: Engine, seed: int = 0, watch: Watch = unwatched) -> tuple[Response, Response]:
     """Of the Gaussian alone, and of the network, from segments (T, K) in the plant's units, NaN = missing."""
-    gaps = _masked(history, encoder, seed)
+    gaps = _masked(history, encoder, seed, watch)
     tags = history[0].shape[1]
     if gaps is None:
         return Response.none(tags), Response.none(tags)
@@ -123,13 +129,14 @@ def folds(history: Sequence[np.ndarray]) -> Iterator[tuple[list[np.ndarray], lis
         yield [p for i, p in enumerate(parts) if i % _FOLDS != fold], [p for i, p in enumerate(parts) if i % _FOLDS == fold]
 
 
-def _masked(history: Sequence[np.ndarray], encoder: Engine, seed: int) -> _Gaps | None:
+def _masked(history: Sequence[np.ndarray], encoder: Engine, seed: int, watch: Watch = unwatched) -> _Gaps | None:
     """None where the history is too short to hold a part of it out."""
     rng, number = np.random.default_rng([seed, 11]), 0
     out: list[tuple[np.ndarray, ...]] = []
     if sum(map(len, history)) < rows_needed():
         return None
-    for rest, held in folds(history):
+    for fold, (rest, held) in enumerate(folds(history)):
+        watch(fold / _FOLDS)
         windows = [s[at : at + LENGTH] for s in held for at in range(0, len(s) - LENGTH + 1, LENGTH // 2)]
         if not windows:
             continue

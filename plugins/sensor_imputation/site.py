@@ -10,7 +10,7 @@ import numpy as np
 from ...engines.engine import Engine
 from . import response
 from .gaussian import Calibration, calibrate, marks_of, standardise
-from .response import Response
+from .response import Response, Watch, unwatched
 from .season import Season
 from .stored import Part
 
@@ -18,23 +18,27 @@ _GROUP = 16
 """Tags that are looked at together; more are split into groups of those that move most alike."""
 
 
-def learn(history: Sequence[np.ndarray], encoder: Engine, seed: int = 0) -> tuple[Part, ...]:
+def learn(history: Sequence[np.ndarray], encoder: Engine, seed: int = 0, watch: Watch = unwatched) -> tuple[Part, ...]:
     """Every group of columns of the segments (T, K), in the plant's units, NaN = missing."""
     every = np.concatenate(history)
     chosen = groups(every, np.isnan(every))
-    return tuple(_part([s[:, columns] for s in history], columns, encoder, seed) for columns in chosen)
+    return tuple(_part(history, columns, encoder, seed, _step(watch, i, len(chosen))) for i, columns in enumerate(chosen))
 
 
 def refresh(
-    old: tuple[Part, ...], history: Sequence[np.ndarray], encoder: Engine, keep: float, seed: int = 0
+    old: tuple[Part, ...],
+    history: Sequence[np.ndarray],
+    encoder: Engine,
+    keep: float,
+    seed: int = 0,
+    watch: Watch = unwatched,
 ) -> tuple[Part, ...]:
     """The old parts, counted from what weighs `keep` as much as it did, with newer history (T, K) of the same tags."""
     out = []
-    for part in old:
-        mine = [s[:, part.columns] for s in history]
-        new = _part(mine, part.columns, encoder, seed)
+    for i, part in enumerate(old):
+        new = _part(history, part.columns, encoder, seed, _step(watch, i, len(old)))
         share = keep * part.calibration.rows / (keep * part.calibration.rows + new.calibration.rows)
-        calibration = _merged(part.calibration, new.calibration, share, mine)
+        calibration = _merged(part.calibration, new.calibration, share, [s[:, part.columns] for s in history])
         gaussian = _between(part.gaussian, new.gaussian, share)
         out.append(Part(part.columns, calibration, gaussian, _between(part.network, new.network, share)))
     return tuple(out)
@@ -58,9 +62,15 @@ def groups(values: np.ndarray, missing: np.ndarray) -> list[np.ndarray]:
     return out
 
 
-def _part(history: list[np.ndarray], columns: np.ndarray, encoder: Engine, seed: int) -> Part:
-    calibration = replace(calibrate(history, seed), marks=marks_of(history))
-    return Part(columns, calibration, *response.learn(history, encoder, seed))
+def _step(watch: Watch, i: int, of: int) -> Watch:
+    """The same, told of the i-th of so many parts of the work."""
+    return lambda share: watch((i + share) / of)
+
+
+def _part(history: Sequence[np.ndarray], columns: np.ndarray, encoder: Engine, seed: int, watch: Watch) -> Part:
+    mine = [s[:, columns] for s in history]
+    calibration = replace(calibrate(mine, seed), marks=marks_of(mine))
+    return Part(columns, calibration, *response.learn(mine, encoder, seed, watch))
 
 
 def _between(old: Response, new: Response, share: float) -> Response:

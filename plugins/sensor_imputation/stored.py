@@ -81,11 +81,12 @@ def find(folder: Path | None, tags: Sequence[str], period_ms: float | None, mode
     for path in sorted(folder.glob("*.npz")) if folder else ():
         stored, why = load(path)
         if stored is None:
-            log.warning("%s; jobs are calibrated from their own rows meanwhile", why)
+            if why:  # else it went away meanwhile
+                _warn(f"{why}; jobs are calibrated from their own rows meanwhile")
         elif not set(tags) <= set(stored.tags):
             continue
         elif stored.model_sha256 != model_sha256:
-            log.warning("%s: made for another version of the model; run 'denoised calibrate-sensors' again", path)
+            _warn(f"{path}: made for another version of the model; run 'denoised calibrate-sensors' again")
         elif not (period_ms and stored.period_ms and abs(period_ms / stored.period_ms - 1) > 0.01):
             serving.append((len(stored.tags), path, stored))
     if not serving:
@@ -99,6 +100,12 @@ def find(folder: Path | None, tags: Sequence[str], period_ms: float | None, mode
             own = part.of(kept)
             parts.append(replace(own, columns=np.array([place[stored.tags[c]] for c in own.columns.tolist()])))
     return Found(path.stem, stored.rows, tuple(parts))
+
+
+@lru_cache(maxsize=64)
+def _warn(words: str) -> None:
+    """Once for all jobs of this process: a live group asks each second."""
+    log.warning("%s", words)
 
 
 def load(path: Path) -> tuple[Stored | None, str | None]:

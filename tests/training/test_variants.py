@@ -119,7 +119,7 @@ def copy(name, folder, kept=("fp32",)):
     """A copy of a shipped bundle as it was before it had variants, with one quick operating point for each that is kept."""
     shutil.copytree(SHIPPED / name, folder)
     plain = yaml.safe_load((folder / "model.yaml").read_text())
-    plain["operating_points"] = [next(p for p in plain["operating_points"] if p["variant"] == v) for v in kept]
+    plain["operating_points"] = [next(p for p in plain["operating_points"] if p["variant"] == v and p["steps"]) for v in kept]
     for point in plain["operating_points"]:
         point["steps"] = 2
     plain["variants"] = {v: plain["variants"][v] for v in kept}
@@ -160,7 +160,8 @@ def test_the_command_takes_away_a_variant_that_fails_and_says_why(tmp_path, monk
     assert variants.main([str(tmp_path / "b")]) == 0
     after = read_bundle(tmp_path / "b")
     after.verify()
-    assert list(after.manifest.variants) == ["fp32"]
+    assert list(after.manifest.variants) == ["fp32", "closed-form"]
+    assert [(p.variant, p.steps) for p in after.manifest.operating_points] == [(v, n) for v, _, n in variants.RUNGS]
     assert "more than -1" in after.manifest.training["variants"]["not_shipped"]["int8"]
     assert "int8 is not shipped: crps_change" in capsys.readouterr().out
     assert sorted(p.name for p in (tmp_path / "b").glob("*.onnx")) == ["denoiser.onnx", "encoder.onnx"]
