@@ -5,9 +5,9 @@
     python bench/governor.py --judge ../shared/tools/governor_eval.py [--seeds 20]
 
 A world is a board with its own resistances, capacities, leakage, voltage, fan, sensor and calibration error, a weather,
-real-time and bulk work, the right to cap clocks or not, a rail or not, dust, and a temperature sensor that may break. `knows all` is told
-the true temperatures and constants and brings the die to the limit in each second; it is no bound by proof, but what there
-is to be had without looking ahead.
+real-time and bulk work, the right to cap clocks or not, a rail or not, dust, and a temperature sensor that may break.
+`knows all` is told the true temperatures and constants and brings the die to the limit in each second; it is no bound by
+proof, but what there is to be had without looking ahead.
 """
 
 from __future__ import annotations
@@ -185,12 +185,12 @@ def ours(first: int, worlds: int, show: bool) -> None:
         part = [row for row in rows if bool(row[0].faults) == which]
         if not part:
             continue
-        head = f"{'share':>6} {'worst':>6} {'throttled':>10} {'missed':>12} {'over, K':>8} {'worst':>6} {'> 0.3 K':>8} {'> 0.5 K':>8}"
+        head = f"{'share':>6} {'worst':>6} {'throttled':>10} {'missed':>12} {'over, K':>8} {'worst':>6}  > 0.3 K  > 0.5 K"
         print(f"\n{words}: {len(part)} worlds of half an hour\n{'':20} {head}")
-        best = [knowing for _, _, _, knowing in part]
-        print(_row("governor", [governed for _, governed, _, _ in part], best))
-        print(_row("left to itself", [alone for _, _, alone, _ in part], best))
-        print(_row("knows all", best, best))
+        ideal = [row[3] for row in part]
+        print(_row("governor", [governed for _, governed, _, _ in part], ideal))
+        print(_row("left to itself", [alone for _, _, alone, _ in part], ideal))
+        print(_row("knows all", ideal, ideal))
 
 
 def _row(name: str, outcomes: Sequence[Outcome], best: Sequence[Outcome]) -> str:

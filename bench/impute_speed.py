@@ -16,28 +16,33 @@ import numpy as np
 from denoised.config.typed import read
 from denoised.engines.bundle import SHIPPED, OperatingPoint, read_bundle
 from denoised.engines.engine import open_engine
-from denoised.engines.schedules import SCHEDULES
 from denoised.plugins.kind import Site, Task
-from denoised.plugins.play import solve, walk
-from denoised.plugins.sensor_imputation.gaussian import LENGTH, calibrate, condition, standardise
+from denoised.plugins.play import drive, solve, trajectory
+from denoised.plugins.sensor_imputation.gaussian import LENGTH, calibrate, standardise
 from denoised.plugins.sensor_imputation.kind import KIND
 from denoised.plugins.sensor_imputation.params import ImputationParams
+from denoised.plugins.sensor_imputation.quantiles import LEVELS
+from denoised.plugins.sensor_imputation.series import Way, impute
+from denoised.plugins.sensor_imputation.site import learn
+from denoised.plugins.sensor_imputation.stored import Part
 
 BUNDLE = read_bundle(SHIPPED / "plant-imputer")
 NETWORKS = {name: open_engine(BUNDLE.file(file)) for name, file in BUNDLE.manifest.variants["fp32"].items()}
 
 
-def job(params: ImputationParams, steps: int) -> None:
+def job(params: ImputationParams, point: OperatingPoint) -> None:
     """One job from its params to its output."""
-    point = OperatingPoint(sampler="gaussian_exact", steps=steps, batch=8)
-    work = KIND.work(params, Task("speed", 1, Path("."), BUNDLE, point, NETWORKS.__getitem__, Site()))
-    sigmas = SCHEDULES[BUNDLE.manifest.schedule](steps)
-    try:
-        problem = next(work)
-        while True:
-            problem = work.send(solve(walk(problem, NETWORKS["denoiser"], sigmas, point.sampler, "v")))
-    except StopIteration:
-        return
+    task = Task("speed", 1, Path("."), BUNDLE, point, NETWORKS.__getitem__, Site())
+    drive(KIND.work(params, task), lambda problem: solve(trajectory(problem, task)))
+
+
+def window(part: Part, z: np.ndarray, point: OperatingPoint) -> None:
+    """One window whose tags were calibrated before, 32 samples where the point draws any."""
+    way = Way(NETWORKS["encoder"] if BUNDLE.manifest.variants[point.variant] else None, () if point.steps else LEVELS, 32)
+    task = Task("speed", 1, Path("."), BUNDLE, point, NETWORKS.__getitem__, Site())
+    response = part.network if way.encoder else part.gaussian
+    work = impute(part.calibration, response, z, way, 1, 0, lambda at, answer: None)
+    drive(work, lambda problem: solve(trajectory(problem, task)))
 
 
 def cpu_ms(what: Callable[[], object], runs: int = 15) -> float:
@@ -56,23 +61,31 @@ def plant(rows: int, tags: int) -> np.ndarray:
     return np.cumsum(rng.standard_normal((rows, 3)), 0) @ rng.standard_normal((3, tags)) + rng.standard_normal((rows, tags))
 
 
+def words(point: OperatingPoint) -> str:
+    """What a rung of the ladder is called."""
+    if point.steps:
+        return f"{point.steps} steps"
+    return "quantile head" if BUNDLE.manifest.variants[point.variant] else "closed form"
+
+
 def main() -> None:
     x = plant(192, 10)
     live = x.tolist()
     for row in live[-3:]:
         row[2] = row[5] = None
     params = read({"tags": [f"s{k}" for k in range(10)], "values": live}, ImputationParams)
-    for steps in (1, 2):
-        took = cpu_ms(partial(job, params, steps))
-        print(f"live group, 10 tags x 192 rows, gaps in the last 3 rows, {steps} steps: {took:6.1f} ms")
+    points = [p for p in BUNDLE.manifest.operating_points if p.steps < 4]
+    for point in points:
+        took = cpu_ms(partial(job, params, point))
+        print(f"live group, 10 tags x 192 rows, gaps in the last 3 rows, {words(point)}: {took:6.1f} ms")
     past, holed = plant(2000, 7), plant(LENGTH, 7)
     holed[np.random.default_rng(1).random(holed.shape) < 0.5] = np.nan
-    calibration = calibrate([past])
-    z = standardise(holed, calibration)
+    part = learn([past], NETWORKS["encoder"])[0]
+    z = standardise(holed, part.calibration)
     print(f"calibrate from 2000 rows of 7 tags: {cpu_ms(lambda: calibrate([past])):6.1f} ms")
-    prior = calibration.prior()
-    condition(prior, z)
-    print(f"condition a window of 7 tags, half missing: {cpu_ms(lambda: condition(prior, z)):6.1f} ms")
+    print(f"learn from 2000 rows of 7 tags: {cpu_ms(lambda: learn([past], NETWORKS['encoder']), 3):6.1f} ms")
+    for point in points:
+        print(f"a window of 7 tags, half missing, {words(point)}: {cpu_ms(partial(window, part, z, point)):6.1f} ms")
     rng = np.random.default_rng(2)
     sizes = {"windows": 1, "samples": 32, "tags": 7}
     feeds = {}

@@ -1,10 +1,12 @@
 """Looks at the board in a thread of its own: a sensor on a slow bus, or a program that is asked, may take its time.
 
-Readings are taken once a second and when somebody asks; they come out of a queue. Clock caps are set by the same thread.
+Readings are taken once a second and when somebody asks; they come out of a queue. Clock caps are set by the same thread; one
+that the board refuses leaves the clocks free, and is tried again once a minute.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import selectors
@@ -22,6 +24,7 @@ from .core.reading import Reading
 log = logging.getLogger(__name__)
 
 _CLOSE_PATIENCE = 2.0
+_AGAIN_S = 60.0
 
 
 def process_load(pid: Callable[[], int | None], cores: int) -> Callable[[], float]:
@@ -51,8 +54,9 @@ class BoardWatch:
         self._board, self._period = board, period
         self.traits = board.traits
         self.cap_refused: str | None = None
-        """Why the clock is not what `cap` asked for."""
+        """Why the clocks are free and not what `cap` asked for."""
         self._wanted_cap = self._cap = 1.0
+        self._again_at = 0.0
         self._readings: deque[Reading] = deque(maxlen=16)
         self._asked, self._ended = threading.Event(), False
         self._wake_in, self._wake_out = socket.socketpair()
@@ -95,19 +99,24 @@ class BoardWatch:
     def _run(self) -> None:
         while not self._ended:
             try:
-                if self._wanted_cap != self._cap:
-                    self._cap = self._wanted_cap
-                    self.cap_refused = self._board.cap_clock(self._cap)
+                self._set_cap(time.monotonic())
                 reading = self._board.read(time.monotonic())
             except Exception as e:  # a board that breaks its promise must not leave us without a watch
                 log.exception("board")
                 reading = Reading(time.monotonic(), None, problems={"board": f"{type(e).__name__}: {e}"})
             self.traits = self._board.traits
             self._readings.append(reading)
-            try:
+            with contextlib.suppress(BlockingIOError):  # it has been told already
                 self._wake_out.send(b"r")
-            except BlockingIOError:  # it has been told already
-                pass
             self._asked.wait(self._period)
             self._asked.clear()
         self._board.close()
+
+    def _set_cap(self, now: float) -> None:
+        if self._wanted_cap == self._cap and (self.cap_refused is None or now < self._again_at):
+            return
+        self._cap, self._again_at = self._wanted_cap, now + _AGAIN_S
+        refused = self._board.cap_clock(self._cap)
+        if refused and refused != self.cap_refused:
+            log.warning("the clocks stay free: %s", refused)
+        self.cap_refused = refused

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ from .supply import Supply
 log = logging.getLogger(__name__)
 
 _PERIOD = 1.0
+_SILENT_PERIODS = 3
+"""A board that says nothing for longer does not answer."""
 _STORE_S = 3600.0
 """Between two writes of what was learnt: flash wears out, and the board does not change in an hour."""
 _HOLD_AFTER_S = 5.0
@@ -69,9 +71,12 @@ class GovernorLoop:
         self._memory = state / "governor.json"
         known = read_json(self._memory)
         self._watch = BoardWatch(board, _PERIOD / self._scale)
-        self._supply = Supply(state, wall)
+        self._supply = Supply(state, wall, tick)
         self.ledger = Ledger(state / "energy.json", _PERIOD / self._scale, tick)
         self._reading: Reading | None = None
+        self._known: Reading | None = None
+        """The last one, with what it did not answer as it was before."""
+        self._heard_at = tick
         self._traits = board.traits
         self._limits, learnt = Limits(_NO_SENSOR_C), known.get("board")
         self._policy = Governor(self._traits, self._limits, learnt if isinstance(learnt, Mapping) else None)
@@ -123,16 +128,15 @@ class GovernorLoop:
     def turn(self, now: float, tick: float, wall: float) -> None:
         """Once in each turn of the supervisor's loop; cheap where nothing is to do."""
         readings = self._watch.take()
-        for reading in readings:
-            self._observe(reading, tick, wall)
-        late = 3 * _PERIOD / self._scale
-        if not readings and tick >= self._due and (self._reading is None or tick - self._reading.at > late):
-            silent = tick - self._reading.at if self._reading else 0.0
-            self._observe(Reading(tick, None, problems={"board": f"no answer for {silent:.0f} s"}), tick, wall)
+        if readings:
+            self._heard_at = readings[-1].at
+        elif tick >= self._due and tick - self._heard_at > _SILENT_PERIODS * _PERIOD / self._scale:
+            readings = [Reading(tick, None, problems={"board": "no answer"})]
+        self._observe(readings, tick, wall)
         if readings or tick >= self._due:
             self._due = tick + _PERIOD / self._scale
             self._refresh(wall)
-            self._apply(self._decide(now), now, tick, wall)
+            self._apply(self._decide(now), now, tick)
             self._look_ahead(now)
             self._supply.look(self._top is not None, tick)
             self._store(tick)
@@ -142,22 +146,30 @@ class GovernorLoop:
         """When `turn` has to be called again, in ticks."""
         return self._due
 
-    def _observe(self, reading: Reading, tick: float, wall: float) -> None:
+    def _observe(self, readings: Sequence[Reading], tick: float, wall: float) -> None:
+        if not readings:
+            return
         self._accrue(tick)
-        before, self._reading = self._reading, reading
+        busy_w = self._busy_j / max(1e-6, tick - self._busy_since)
+        self._busy_j, self._busy_since = 0.0, tick
+        for reading in readings:
+            self._see(reading, busy_w, wall)
+
+    def _see(self, reading: Reading, busy_w: float, wall: float) -> None:
+        before, self._reading = self._known, reading
+        self._known = witness.known(before, reading)
         if self._watch.traits != self._traits or reading.mode != self._planner.offers.mode:
             self._board_changed(reading)
         self._has_sensor = self._has_sensor or reading.temp_c is not None or bool(reading.zones_c)
-        busy_w = self._busy_j / max(1e-6, tick - self._busy_since)
-        self._busy_j, self._busy_since = 0.0, tick
+        self._policy.clocks = (1.0,) if self._watch.cap_refused else self._traits.clocks
         scaled = reading if self._scale == 1 else _at(reading, reading.at * self._scale)
         self._policy.observe(scaled, busy_w)
-        for line in witness.news(before, reading):
+        for line in witness.news(before, self._known):
             log.warning("%s", line)
         if reading.power_w is not None:
             power_w, method = reading.power_w, "rail"
         else:
-            power_w = self._traits.idle_w + self._policy.watts(busy_w, self._decision.clock)
+            power_w = self._traits.idle_w + self._policy.watts(busy_w, self._clock)
             method = "model" if self._top and self._top.point and self._top.point.busy_w is not None else "estimate"
         self.ledger.add(reading.at, power_w, method, wall)  # type: ignore[arg-type]
         for entry in self._desk.stack:
@@ -197,6 +209,7 @@ class GovernorLoop:
             policy.objective,
             None if left_j is None else max(0.0, left_j),
             left_s * self._scale,
+            ramp=bool(self._supply.faults or self._weak_supply),
         )
         self._wait = bulk.waits(policy, minute, self._signal, left_j, traits.idle_w)
 
@@ -233,7 +246,7 @@ class GovernorLoop:
     def _plan(self, entry: Entry, now: float) -> Plan | None:
         return self._planner.plan(entry.job, now, self._traits, entry)
 
-    def _apply(self, decided: tuple[Decision, int | None], now: float, tick: float, wall: float) -> None:
+    def _apply(self, decided: tuple[Decision, int | None], now: float, tick: float) -> None:
         decision, was = decided[0], self._decision
         self._decision = decision
         if self._config.policy.governor == "off":
@@ -241,11 +254,10 @@ class GovernorLoop:
             self._watch.cap(1.0)
             self._desk.hold(self._wait.why if self._wait else None, False, now)
             return
-        # Load that grows softly is for supplies that have given way; elsewhere it would only make short jobs late.
-        soft = decision.reason.startswith("ramp") and not (self._supply.faults or self._weak_supply)
-        duty = 1.0 if soft or not self._bulk else decision.duty
+        duty = decision.duty if self._bulk else 1.0
         self._pace(duty)
-        self._watch.cap(decision.clock if self._work else 1.0)  # at rest the clocks are nobody's to hold
+        if self._watch.cap_refused is None:  # else the same is tried again
+            self._watch.cap(decision.clock if self._work else 1.0)  # at rest the clocks are nobody's to hold
         hot = duty <= 0 and not decision.reason.startswith("energy")
         self._zero_since = (self._zero_since if self._zero_since is not None else tick) if hot else None
         held = self._zero_since is not None and tick - self._zero_since >= _HOLD_AFTER_S / self._scale
@@ -254,12 +266,17 @@ class GovernorLoop:
         room = self._policy.headroom_k if self._has_sensor else _SHARE_K * 2
         self._share = room >= (_SHARE_K if self._share else 2 * _SHARE_K) and self._wait is None
         if _kind(decision.reason) != _kind(was.reason):
-            self._note({"governor": self.told(wall)})
+            self._note({"governor": self.told()})
 
     @property
     def _weak_supply(self) -> bool:
-        reading = self._reading
-        return reading is not None and bool(reading.under_voltage or reading.under_voltage_events)
+        known = self._known
+        return known is not None and bool(known.under_voltage or known.under_voltage_events)
+
+    @property
+    def _clock(self) -> float:
+        """The cap that is held: the decision's, unless the board refuses or nothing is to do."""
+        return 1.0 if self._watch.cap_refused or not self._work else self._decision.clock
 
     def _pace(self, duty: float) -> None:
         """Tells the worker where it matters: steps of a few hundredths are noise."""
@@ -307,9 +324,8 @@ class GovernorLoop:
         decision, mine = self._decide(now, entry)
         if mine is None:
             return points[0]
-        tick, wall = time.monotonic(), time.time()
         point = points[min(decision.choices[mine], len(points) - 1)]
-        self._apply((decision, mine), now, tick, wall)
+        self._apply((decision, mine), now, time.monotonic())
         return point
 
     def ended(self, entry: Entry, state: str, facts: Mapping[str, Any], now: float) -> dict[str, Any]:
@@ -318,9 +334,9 @@ class GovernorLoop:
         self._watch.look()
         self._worked = self._worked or "run_ms" in facts
         if state == "done":
-            self._planner.learn(entry, facts, self._decision.clock)
+            self._planner.learn(entry, facts, self._clock)
         elif state == "expired":
-            self._planner.too_short(entry, facts, self._decision.clock)
+            self._planner.too_short(entry, facts, self._clock)
         self.promises.ended(entry, state, now)
         if "run_ms" in facts:
             self.ledger.worked()
@@ -347,7 +363,7 @@ class GovernorLoop:
 
     # ---- words --------------------------------------------------------------------------------------------------------
 
-    def told(self, wall: float) -> dict[str, Any]:
+    def told(self) -> dict[str, Any]:
         """The `governor` of the telemetry."""
         reading, policy = self._reading, self._policy
         off = self._config.policy.governor == "off"
@@ -357,7 +373,7 @@ class GovernorLoop:
             "throttle_c": _rounded(self._traits.throttle_c),
             "headroom_k": _rounded(policy.headroom_k) if self._has_sensor else None,
             "power_w": _rounded(reading.power_w if reading else None),
-            "clock": self._decision.clock,
+            "clock": self._clock,
             "duty": round(self._told_duty, 3),
             "reason": "off" if off else self._wait.why if self._wait else self._decision.reason,
             "trust": policy.distrust if self._has_sensor else "this board shows no temperature",
@@ -381,11 +397,13 @@ class GovernorLoop:
 
     def problems(self) -> list[dict[str, str]]:
         """What a person should look at."""
-        found, reading = [], self._reading
+        found = []
         if why := self._supply.problem():
             found.append({"code": "board", "about": "board", "message": why})
-        for why in witness.problems(reading, self._traits) if reading else ():
+        for why in witness.problems(self._known, self._traits) if self._known else ():
             found.append({"code": "board", "about": "board", "message": why})
+        if why := self._watch.cap_refused:
+            found.append({"code": "board", "about": "board", "message": f"the clocks cannot be capped: {why}"})
         if self._has_sensor and self._policy.distrust and self._policy.blind_s > 30 * self._scale:
             why = self._policy.distrust.partition(" at ")[0]  # with its figure it would be another problem each second
             found.append({"code": "board", "about": "board", "message": f"the temperature sensor is not believed: {why}"})

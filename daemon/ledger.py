@@ -15,6 +15,8 @@ from .durable import read_json, write_json
 
 log = logging.getLogger(__name__)
 
+_PATIENCE = 2.0
+"""A board that does not answer is found out after some periods, and counted by the model from then on: no gap is left."""
 _STORE_S, _STORE_IDLE_S = 600.0, 3600.0
 """Between two writes, where jobs have run since and where none has: flash wears out."""
 _KEEP = 62
@@ -30,7 +32,7 @@ class Ledger:
         self._path = path
         found = read_json(path)
         self._days, self._months = _sums(found.get("days")), _sums(found.get("months"))
-        self._integral, self._counted_j = Integral(period), 0.0
+        self._integral, self._counted_j = Integral(_PATIENCE * period), 0.0
         self._worked, self._stored_at = False, tick
         self.method: Method = "estimate"
         """Where the last watts came from."""

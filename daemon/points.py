@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,24 @@ def _offer(config: Config, bundle: Bundle, found: Calibration | None) -> Offer:
         )
         for p in points
     ]
-    return Offer(tuple(offered), max(0.0, 1.0 - usual[0] * math.exp(NOISE)), calibrated=True)
+    floor = max(0.0, 1.0 - usual[0] * math.exp(NOISE))
+    return Offer((*offered, *_rungs(bundle, offered)), floor, calibrated=True)
+
+
+def _rungs(bundle: Bundle, offered: Sequence[BoardPoint]) -> list[BoardPoint]:
+    """Points of 0 steps, of which a calibration has no step to measure: what they take and are worth, in proportion to the
+    model's first point, as the model's own measurements say."""
+    first = bundle.manifest.operating_points[0]
+    like = min((p for p in offered if (p.shipped, p.steps) == (0, first.steps)), key=lambda p: p.sample_s or 0.0, default=None)
+    if like is None or like.sample_s is None or like.quality is None:
+        return []
+    found, cost, error = [], "cpu_ms_per_window", "crps"
+    for place, point in enumerate(bundle.manifest.operating_points):
+        if not point.steps and {cost, error} <= point.quality.keys() & first.quality.keys():
+            took = like.sample_s * point.quality[cost] / first.quality[cost]
+            quality = min(1.0, like.quality * first.quality[error] / point.quality[error])
+            found.append(replace(like, shipped=place, steps=0, sample_s=took, quality=quality))
+    return found
 
 
 def unmeasured(bundle: Bundle, threads: int) -> BoardPoint:

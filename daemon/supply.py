@@ -7,6 +7,7 @@ another boot, the machine went off under load. Each such start lowers the cap, a
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,17 +25,22 @@ _FORGIVEN_S = 86400.0
 
 
 class Supply:
-    """Used by one thread; `wall` is seconds since 1970, `tick` monotonic seconds."""
+    """Used by one thread; `wall` is seconds since 1970, `tick` monotonic seconds.
 
-    def __init__(self, folder: Path, wall: float):
+    A day is counted by the monotonic clock while we run, and over restarts by the wall clock; not at all where that went back.
+    """
+
+    def __init__(self, folder: Path, wall: float, tick: float):
         self._path, self._faults_path = folder / "under-load.json", folder / "supply.json"
         found = read_json(self._faults_path)
         faults, at = found.get("faults", 0), found.get("at", 0.0)
-        known = isinstance(faults, int) and isinstance(at, (int, float)) and 0 <= wall - at < _FORGIVEN_S
-        self.faults = min(faults, _MOST_FAULTS) if known else 0
+        whole = isinstance(faults, int) and isinstance(at, (int, float)) and math.isfinite(at)
+        past_s = max(0.0, wall - at) if whole else _FORGIVEN_S
+        self.faults = min(max(faults, 0), _MOST_FAULTS) if past_s < _FORGIVEN_S else 0
+        self._forgiven_at = tick + _FORGIVEN_S - past_s
         self._marked, self._busy_at = self._path.exists(), 0.0
         if self._marked and read_json(self._path).get("boot_id") not in (None, boot_id()):
-            self.faults = min(self.faults + 1, _MOST_FAULTS)
+            self.faults, self._forgiven_at = min(self.faults + 1, _MOST_FAULTS), tick + _FORGIVEN_S
             self._try(lambda: write_json(self._faults_path, {"faults": self.faults, "at": wall}))
             log.error("%s", self.problem())
             self.clear()
@@ -56,6 +62,10 @@ class Supply:
 
     def look(self, busy: bool, tick: float) -> None:
         """Once in a second or so."""
+        if self.faults and tick >= self._forgiven_at:
+            self.faults = 0
+            self._try(lambda: self._unlink(self._faults_path))
+            log.info("the supply has carried the load for a day: full power again")
         if busy:
             self._busy_at = tick
             if not self._marked:
@@ -68,11 +78,11 @@ class Supply:
         """A clean stop, or a long rest: what comes now is no fault of the supply under load."""
         if self._marked:
             self._marked = False
-            self._try(self._unlink)
+            self._try(lambda: self._unlink(self._path))
 
-    def _unlink(self) -> None:
-        self._path.unlink(missing_ok=True)
-        sync_folder(self._path.parent)
+    def _unlink(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        sync_folder(path.parent)
 
     def _try(self, write: Callable[[], None]) -> None:
         try:

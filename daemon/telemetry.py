@@ -103,7 +103,7 @@ class Telemetry:
                 "zygote": rss_mb(self._nursery.pid),
             },
             "disk": {"free_mb": self._disk.free_mb(), "full": self._disk.full, **self._wear(tick)},
-            "governor": self._governor.told(wall),
+            "governor": self._governor.told(),
             "operating_point": self._governor.operating_point(),
             "energy": self._governor.ledger.told(wall),
             "zones_c": self._governor.zones_c(),

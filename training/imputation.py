@@ -238,6 +238,8 @@ def main() -> None:
             name: round(value, 4) for name, value in zip(("crps_over_gaussian", "v_loss"), state["measured"])
         },
     }
+    if args.start:
+        summary["start"] = str(args.start)
     export(model.encoder, model.denoiser, args.out, summary, args.version)
     print(f"{args.out}: written, onnxruntime agrees with torch")
 

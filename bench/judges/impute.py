@@ -2,9 +2,10 @@
 
     cd <repository> && .venv/bin/python ../shared/tools/impute_eval.py --callable bench.judges.impute:impute
 
-The rungs of the ladder: `gaussian` the closed form alone, `quantiles` the network's head without any sampling, `draws` joint
-samples of that head without the denoiser, `one_step` and `impute` (two steps) joint samples. Each is calibrated once per data
-set from `ctx["train"]` as `denoised calibrate-sensors` does it from a site's own history; no weights are trained.
+The rungs of the ladder: `gaussian` the closed form alone, `quantiles` the network's head without any sampling (the default
+of the job), `draws` joint samples of that head without the denoiser, `impute` (one step) and `two_steps` joint samples. Each
+is calibrated once per data set from `ctx["train"]`, as `denoised calibrate-sensors` does from a site's own history; no weights
+are trained.
 `alone` uses no history at all.
 """
 
@@ -34,12 +35,12 @@ _parts: dict[int, tuple[Any, tuple[Part, ...]]] = {}
 
 def impute(x: np.ndarray, ctx: Mapping[str, Any]) -> np.ndarray:
     """x (B, L, K) standardised, NaN = missing -> joint samples (B, SAMPLES, L, K); measured cells unchanged."""
-    return _answers(x, _site(ctx), Way(_model()[1], samples=SAMPLES), 2)
-
-
-def one_step(x: np.ndarray, ctx: Mapping[str, Any]) -> np.ndarray:
-    """As `impute`, with one step in place of two."""
     return _answers(x, _site(ctx), Way(_model()[1], samples=SAMPLES), 1)
+
+
+def two_steps(x: np.ndarray, ctx: Mapping[str, Any]) -> np.ndarray:
+    """As `impute`, with two steps in place of one."""
+    return _answers(x, _site(ctx), Way(_model()[1], samples=SAMPLES), 2)
 
 
 def draws(x: np.ndarray, ctx: Mapping[str, Any]) -> np.ndarray:
@@ -57,14 +58,14 @@ def gaussian(x: np.ndarray, ctx: Mapping[str, Any]) -> tuple[str, np.ndarray]:
     return "q", _answers(x, _site(ctx), Way(None, LEVELS), 0)
 
 
-def alone(x: np.ndarray, ctx: Mapping[str, Any]) -> np.ndarray:
-    """As `impute`, but each series is calibrated from its own measured cells, as a job without any history is."""
-    way, out = Way(_model()[1], samples=SAMPLES), []
+def alone(x: np.ndarray, ctx: Mapping[str, Any]) -> tuple[str, np.ndarray]:
+    """As `quantiles`, but each series is calibrated from its own measured cells, as a job without any history is."""
+    way, out = Way(_model()[1], LEVELS), []
     for series in x.astype(np.float64):
         unchanged = Response.none(series.shape[1])
         part = Part(np.arange(series.shape[1]), calibrate([series]), unchanged, unchanged)
-        out.append(_answers(series[None], (part,), way, 2))
-    return np.concatenate(out)
+        out.append(_answers(series[None], (part,), way, 0))
+    return "q", np.concatenate(out)
 
 
 def _answers(x: np.ndarray, parts: tuple[Part, ...], way: Way, steps: int) -> np.ndarray:

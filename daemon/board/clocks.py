@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,10 @@ class Cap:
     def __init__(self, clocks: list[Clock], keep: Path | None = None):
         self._clocks, self._keep = clocks, keep
         self._before: dict[str, int] = {}
-        self._wrote: dict[str, int] = {}
+        self._ours: dict[str, tuple[float, float]] = {}
+        """From what to what the kernel shows our limit: as low as when it was written, as high as we asked for."""
+        self.throttled = False
+        """The kernel holds clocks down now: what it shows then may lie below the limit that anybody asked for."""
         self._undo_crash()
 
     def watch(self, clocks: list[Clock]) -> None:
@@ -83,11 +87,8 @@ class Cap:
         shut = [str(c.limit) for c in self._clocks if not os.access(c.limit, os.W_OK)]
         return f"no right to write {', '.join(shut)}: see 'The clock cap' in docs/boards.md" if shut else None
 
-    def set(self, share: float, throttled: bool = False) -> str | None:
-        """None: done. Else why not, and every clock as it was. 1 gives all of them back.
-
-        throttled: the kernel holds clocks down now, so that what it shows is not the limit that anybody asked for.
-        """
+    def set(self, share: float) -> str | None:
+        """None: done. Else why not, and every clock as it was. 1 gives all of them back."""
         if not 0 < share <= 1:
             return f"expected a share of the top clock above 0 and up to 1, found {share:g}"
         if share == 1:
@@ -95,7 +96,7 @@ class Cap:
         if why := self.why_not():
             return why
         for clock in self._clocks:
-            if why := self._set_one(clock, share, throttled):
+            if why := self._set_one(clock, share):
                 self.release()
                 return why
         return None
@@ -106,25 +107,30 @@ class Cap:
         for path, value in self._before.items():
             limit = Path(path)
             # Who has set another limit meanwhile (a power mode, a person) knows better than our memory.
-            if quantity(limit) in (self._wrote.get(path), None):
+            if (found := quantity(limit)) is None or self._is_ours(path, found):
                 try:
                     limit.write_text(f"{value}\n")
                 except OSError as e:
                     failed.append(f"{path}: {e.strerror}")
         self._before.clear()
-        self._wrote.clear()
+        self._ours.clear()
         atexit.unregister(self.release)
         if self._keep:
             with contextlib.suppress(OSError):
                 self._keep.unlink()
         return "; ".join(failed) or None
 
-    def _set_one(self, clock: Clock, share: float, throttled: bool) -> str | None:
+    def _is_ours(self, path: str, found: float) -> bool:
+        """Whether the limit in the file is the one that we wrote; it comes and goes with what the kernel throttles."""
+        low, high = self._ours.get(path, (math.inf, -math.inf))
+        return low <= found <= high or (self.throttled and found < low < math.inf)
+
+    def _set_one(self, clock: Clock, share: float) -> str | None:
         path, found = str(clock.limit), quantity(clock.limit)
         if found is None:
             return f"{path}: no answer"
-        if path not in self._before or found > self._wrote[path]:  # found above ours: another's newer limit
-            self._before[path] = int(clock.top if throttled else found)
+        if path not in self._before or not self._is_ours(path, found):  # another's newer limit
+            self._before[path] = int(clock.top if self.throttled else found)
             self._remember()
         want = max(int(clock.lowest), min(int(share * clock.top), self._before[path]))
         try:
@@ -132,10 +138,10 @@ class Cap:
         except OSError as e:
             return f"{path}: {e.strerror}"
         taken = quantity(clock.limit)
+        self._ours[path] = (want, want) if taken is None else (min(want, taken), max(want, taken))
         # The kernel shows the lowest of all limits: less than we asked for is its business, more means that we were not heard.
         if taken is None or taken > want * 1.001 + 1:
             return f"{path}: asked for {want} {clock.unit}, the kernel holds {taken:g}" if taken else f"{path}: no answer"
-        self._wrote[path] = int(taken)
         return None
 
     def _remember(self) -> None:

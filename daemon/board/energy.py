@@ -38,11 +38,6 @@ class Energy:
     idle_j: float
     """The part that the board would have drawn without the work."""
 
-    @property
-    def work_j(self) -> float:
-        """Above idle, never negative."""
-        return max(0.0, self.joules - self.idle_j)
-
 
 class Integral:
     """Power over time. `period`: seconds between two readings, as they are meant to come."""

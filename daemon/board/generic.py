@@ -51,7 +51,8 @@ class Generic:
     def __init__(self, sysfs: Path, keep: Path | None = None):
         self.sysfs = sysfs
         self._throttles = Occurred()
-        self._throttled, self._look_gone = False, True
+        self._look_gone = True
+        self._gone: set[Path] = set()
         self._control: list[Zone] = []
         self._power: Source | None = None
         self._find(0.0)
@@ -66,12 +67,14 @@ class Generic:
             self._renew_traits()
         look = Look()
         reading = self._reading(look, now)
-        self._look_gone, self._throttled = look.gone, bool(reading.throttled)
+        # One that has gone for good is looked for with all others, once a minute.
+        self._look_gone, self._gone = not look.gone <= self._gone, look.gone
+        self._cap.throttled = bool(reading.throttled)
         return replace(reading, problems=look.problems)
 
     def cap_clock(self, share: float) -> str | None:
         """Holds every clock at or below this share of its top until the next call or exit; None, or why it could not."""
-        return self._cap.set(share, self._throttled)
+        return self._cap.set(share)
 
     def close(self) -> None:
         """Gives the clocks back."""

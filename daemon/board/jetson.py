@@ -57,6 +57,8 @@ class Jetson(Generic):
 
     def __init__(self, sysfs: Path, keep: Path | None = None):
         self._sagged: int | None = None
+        self._traits_mode: str | None = None
+        self._limit_w: float | None = None
         super().__init__(sysfs, keep)
 
     def _find(self, now: float) -> None:
@@ -79,7 +81,7 @@ class Jetson(Generic):
         low, average, instant = (self._events(look, n) for n in (1, 2, 3))
         over = None if average is None and instant is None else (average or 0) + (instant or 0)
         mode = self._mode(look)
-        if mode != self._traits_mode:
+        if mode is not None and mode != self._traits_mode:
             self._renew_traits()
         return replace(
             reading,
@@ -123,23 +125,24 @@ class Jetson(Generic):
         return self._modes.get(int(found[1]), f"mode {int(found[1])}")
 
     def _traits(self) -> Traits:
-        self._traits_mode = self._mode(Look())
+        self._traits_mode = self._mode(Look()) or self._traits_mode  # one that does not answer once is no other mode
         base, module = super()._traits(), module_of(self.sysfs)
         passive = min((z.passive_c for z in self._zones if z.passive_c), default=SOFT_C)
         critical = min((z.critical_c for z in self._zones if z.critical_c), default=CRITICAL_C)
-        limit_w = self._power.limit_w() if isinstance(self._power, Rails) else None
+        if self._limit_w is None and isinstance(self._power, Rails):  # once: traits that sway with the rail are new ones
+            self._limit_w = self._power.limit_w()
         full_w = module.full_w.get(self._traits_mode or "", module.usual_w)
         return replace(
             base,
             throttle_c=passive,
             critical_c=max(critical, passive),
             idle_w=module.idle_w,
-            full_w=min(full_w, limit_w or full_w),
+            full_w=min(full_w, self._limit_w or full_w),
             die_k_per_w=module.die_k_per_w,
             die_s=module.die_s,
             sink_k_per_w=module.sink_k_per_w,
             sink_s=module.sink_s,
-            limit_w=limit_w,
+            limit_w=self._limit_w,
         )
 
     def _rated_w(self) -> float | None:

@@ -84,11 +84,12 @@ class Rails:
         return Watts(None if None in parts else sum(p for p in parts if p is not None), rails)
 
     def limit_w(self) -> float | None:
-        """Watts at which the protection of the rail that carries everything acts."""
+        """Watts at which the protection of the rail that carries everything acts, at its nominal voltage: in whole volts."""
         for rail in self._rails:
             if rail.name in TOTAL_RAILS and rail.limit and rail.volts:
                 ma, mv = quantity(rail.limit), quantity(rail.volts)
-                return ma * mv / 1e6 if ma and mv and 0 < ma * mv / 1e6 < _MOST_W else None
+                watts = ma / 1e3 * round(mv / 1e3) if ma and mv else 0.0
+                return watts if 0 < watts < _MOST_W else None
         return None
 
 

@@ -25,15 +25,16 @@ class Look:
 
     def __init__(self) -> None:
         self.problems: dict[str, str] = {}
-        self.gone = False
-        """A file that was there when sensors were looked for is not there any more."""
+        self.gone: set[Path] = set()
+        """Files that were there when sensors were looked for and are not there any more."""
 
     def text(self, path: Path, about: str) -> str | None:
         """What stands in the file, without blanks and NULs around it; None where it says nothing."""
         try:
             found = read(path)
         except OSError as e:
-            self.gone |= e.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO)
+            if e.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
+                self.gone.add(path)
             why = "powered off" if e.errno == errno.EAGAIN else os.strerror(e.errno) if e.errno else str(e)
             self.problems[about] = f"{path}: {why}"
             return None

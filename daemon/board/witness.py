@@ -4,13 +4,25 @@ gateway without a screen, so it is said as problems for people and as news for t
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..core.reading import Reading, Traits
 
 _WANTED_A = 5.0
+_FLAGS = ("under_voltage", "throttled")
+_COUNTERS = ("under_voltage_events", "over_current_events", "throttle_events")
+
+
+def known(before: Reading | None, reading: Reading) -> Reading:
+    """The reading, with what it does not answer as it was known before: silence neither begins nor ends anything."""
+    if before is None:
+        return reading
+    silent = [name for name in _FLAGS + _COUNTERS if getattr(reading, name) is None]
+    return replace(reading, **{name: getattr(before, name) for name in silent})
 
 
 def problems(reading: Reading, traits: Traits) -> list[str]:
-    """What a person should see to, the worst first."""
+    """What a person should see to, the worst first. reading: with what is `known`."""
     found = []
     if reading.under_voltage or reading.under_voltage_events:
         when = "now" if reading.under_voltage else f"{_times(reading.under_voltage_events)} since boot"
@@ -25,7 +37,8 @@ def problems(reading: Reading, traits: Traits) -> list[str]:
 
 
 def news(before: Reading | None, reading: Reading) -> list[str]:
-    """Lines for the log about what has begun, ended or been counted since the reading before; none where nothing has."""
+    """Lines for the log about what has begun, ended or been counted since the reading before; none where nothing has.
+    Both with what is `known`."""
     found, before = [], before or Reading(reading.at, None)
     heat = "" if reading.temp_c is None else f" at {reading.temp_c:.1f} C"
     if reading.under_voltage is not None and reading.under_voltage != bool(before.under_voltage):

@@ -37,7 +37,7 @@ __all__ = ["Decision", "Demand", "Governor", "Limits", "Option", "Promise"]
 _LOOK_S = 3.0
 """A budget is the constant power that reaches the target in this time."""
 _RAMP_S = 4.0
-"""From idle to full power: weak supplies switch off under a sudden load."""
+"""From idle to full power, under `Limits.ramp`."""
 _KEEP = 0.65
 """Share of the time to its deadline that a real-time job may plan to use: the first one after idle finds a slow clock."""
 _RESERVE_S = 15.0
@@ -46,12 +46,16 @@ _PEAK_K = 0.2
 """What a real-time job may heat the die above the target, for a moment."""
 _BLIND_K_PER_S, _BLIND_K = 0.006, 4.0
 """A blind board is run this much cooler for each second, up to that: the room may change while nobody sees it."""
+_CLEAR = 0.95
+"""Share of the power at which a board's over-current protection acts that may be used."""
 _GAP_S = 600.0
 """The longest time between two readings that the model fills."""
 _LATE = 0.85
 """Under the objective `energy`, work begins when its most frugal pace needs this share of the time that is left."""
 _DOUBT = 1.05
 """A promise is later than the prediction by this."""
+_STEADY_S = 300.0
+"""Steps of a prediction beyond this only count what can be held for good."""
 _FAR_S = 30 * 86400.0
 """What ends later than this never ends."""
 _UNSEEN_C = 40.0
@@ -83,12 +87,14 @@ class Limits:
     objective: str = "throughput"
     energy_j_left: float | None = None
     energy_s_left: float = 86400.0
+    ramp: bool = True
+    """Load grows softly, for supplies that give way under a sudden one; elsewhere that would only make short jobs late."""
 
 
 @dataclass(frozen=True)
 class Decision:
     """choices: per demand, an index into its options. duty: share of the time left by real-time work in which bulk may run.
-    clock: the cap, one of `Traits.clocks`."""
+    clock: the cap, one of the governor's `clocks`."""
 
     choices: tuple[int, ...]
     duty: float
@@ -107,10 +113,12 @@ class Promise:
 
 
 class Governor:
-    """`limits` may be exchanged at any time."""
+    """`limits` and `clocks` may be exchanged at any time."""
 
     def __init__(self, traits: Traits, limits: Limits, learnt: Mapping[str, Any] | None = None):
         self.traits, self.limits = traits, limits
+        self.clocks = traits.clocks
+        """The caps to choose from; (1.0,) while the board refuses to be capped."""
         r1, r2 = traits.die_k_per_w, traits.sink_k_per_w
         self._start = Constants(r1, traits.die_s / r1, r2, traits.sink_s / r2)
         self._sensor = Sensor()
@@ -120,13 +128,13 @@ class Governor:
         self._arrivals = Arrivals()
         self._at: float | None = None
         self._blind_since: float | None = None
-        self._clock = traits.clocks[-1]
+        self._clock = self.clocks[-1]
         self._spent_w = self._planned_w = self._planned_busy_w = 0.0
         self._carry = 0.0
         self._decided: float | None = None
         self._late: float | None = None
         self._supply_w = math.inf
-        self._supply_events: int | None = None
+        self._supply_events: list[int | None] = [None, None]
         if learnt:
             self._recall(learnt)
 
@@ -148,10 +156,6 @@ class Governor:
         return self.limits.temp_c - self._thermal.die_c
 
     @property
-    def uncertainty_k(self) -> float:
-        return self._thermal.die_sd
-
-    @property
     def distrust(self) -> str | None:
         """Why the temperature sensor is not believed; None: it is."""
         return self._sensor.why
@@ -170,8 +174,9 @@ class Governor:
     def observe(self, reading: Reading, busy_w: float | None) -> None:
         """busy_w: calibrated watts above idle, at full clock, of what ran since the last reading; None: not known."""
         dt = 0.0 if self._at is None else min(_GAP_S, max(0.0, reading.at - self._at))
-        self._at = reading.at
-        clock = self._clock if reading.speed is None else min(self._clock, max(0.05, reading.speed))
+        self._at = reading.at if self._at is None else max(self._at, reading.at)  # one that comes late takes no time back
+        clock = max(self._clock, self.clocks[0])
+        clock = clock if reading.speed is None else min(clock, max(0.05, reading.speed))
         rail = reading.power_w if reading.power_w is not None and 0 < reading.power_w < 4 * self.traits.full_w else None
         if busy_w is None:
             watts = self._planned_w if rail is None else max(0.0, rail - self._power.idle_w)
@@ -196,11 +201,12 @@ class Governor:
                 self._thermal.correct(self.traits.throttle_c, 0.0, 0.5)  # the board itself has told how hot it is
 
     def _supply(self, reading: Reading, dt: float, watts: float) -> None:
-        """A supply that gave way is asked for a tenth less, and for a little more again as time passes."""
-        events = sum(e or 0 for e in (reading.under_voltage_events, reading.over_current_events))
-        if self._supply_events is not None and events > self._supply_events:
+        """A supply that gave way is asked for a tenth less, and for a little more again as time passes. A counter that does not
+        answer stands where it stood."""
+        before, now = self._supply_events, [reading.under_voltage_events, reading.over_current_events]
+        if any(b is not None and n is not None and n > b for b, n in zip(before, now)):
             self._supply_w = 0.9 * min(self._supply_w, max(watts, 0.2 * (self.traits.full_w - self.traits.idle_w)))
-        self._supply_events = events
+        self._supply_events = [b if n is None else n for b, n in zip(before, now)]
         self._supply_w *= 1 + dt / 36000
 
     # What it decides
@@ -226,7 +232,7 @@ class Governor:
     def _hull(self, demand: Demand | None) -> list[Pair]:
         if demand is None:
             return [IDLE]
-        return hull(pairs(demand.options, demand.floor, self.traits.clocks, self._power.watts))
+        return hull(pairs(demand.options, demand.floor, self.clocks, self._power.watts))
 
     def _lean(self, demand: Demand) -> int:
         """For bulk whose turn has not come: what it would run as within the power that can be held."""
@@ -235,6 +241,12 @@ class Governor:
     def _margin(self) -> float:
         """K below the limit: what is not known of the die now, and the more of it the longer the board is blind."""
         return 0.05 + self._thermal.die_sd + min(_BLIND_K, _BLIND_K_PER_S * self.blind_s)
+
+    @property
+    def _most_w(self) -> float:
+        """Of the whole board: what the configuration allows, and what stays clear of the board's over-current protection."""
+        own = math.inf if self.traits.limit_w is None else _CLEAR * self.traits.limit_w
+        return own if self.limits.power_w is None else min(own, self.limits.power_w)
 
     def _sustained(self) -> float:
         """Watts above idle that can be held for good."""
@@ -250,8 +262,9 @@ class Governor:
             watts, why = kept, f"heat: kept back for real-time work, {target:.1f} C"
         if self._sensor.why is not None:
             why = f"blind: sensor {self._sensor.why}, for {self.blind_s:.0f} s; holds {target:.1f} C"
-        if self.limits.power_w is not None and self.limits.power_w - self._power.idle_w < watts:
-            watts, why = self.limits.power_w - self._power.idle_w, f"power: holds {self.limits.power_w:g} W"
+        most_w = self._most_w
+        if most_w - self._power.idle_w < watts:
+            watts, why = most_w - self._power.idle_w, f"power: holds {most_w:g} W"
         if self._supply_w < watts:
             watts, why = self._supply_w, f"supply: gave way, holds {self._supply_w + self._power.idle_w:.1f} W"
         if self.limits.energy_j_left is not None:
@@ -261,7 +274,7 @@ class Governor:
         busy_s, busy_j = self._arrivals.waiting_s, self._arrivals.waiting_j
         watts = (watts * _LOOK_S - min(busy_j, watts * _LOOK_S)) / max(0.1, _LOOK_S - min(busy_s, 0.9 * _LOOK_S))
         ramp = max(self._spent_w, self._planned_w) + (self.traits.full_w - self.traits.idle_w) * dt / _RAMP_S
-        if ramp < watts:
+        if self.limits.ramp and ramp < watts:
             watts, why = ramp, "ramp: load grows softly"
         return max(0.0, watts), why
 
@@ -317,9 +330,7 @@ class Governor:
 
     def _urgent(self, urgent: Sequence[Demand], pair: Pair, mix: Mix, bulk: bool) -> tuple[list[int], float]:
         """An option for each real-time demand, and the clock for all."""
-        clocks = (
-            [c for c in self.traits.clocks if c >= pair.clock - 1e-9] if bulk and pair is not IDLE else list(self.traits.clocks)
-        )
+        clocks = [c for c in self.clocks if c >= pair.clock - 1e-9] if bulk and pair is not IDLE else list(self.clocks)
         clock, out, used, joules = clocks[0], [], 0.0, 0.0
         rent, price = mix.rate - mix.price * mix.watts, mix.price
         if not bulk:
@@ -361,7 +372,7 @@ class Governor:
 
     def _promise_urgent(self, urgent: Sequence[Demand]) -> Promise:
         """Earliest deadline as they are listed, at the fastest option under the full clock; nothing paces them."""
-        used, clock = 0.0, self.traits.clocks[-1]
+        used, clock = 0.0, self.clocks[-1]
         for d in urgent:
             best = max(pairs(d.options, d.floor, (clock,), self._power.watts), key=lambda p: p.rate)
             took = max(d.samples, 1e-9) / best.rate
@@ -374,20 +385,21 @@ class Governor:
     ) -> tuple[float, tuple[float, float], float, int]:
         """One bulk demand from `at` to its end: (end, state then, joules, the option that makes most of it).
 
-        Steps grow with the time that has passed: what is far is known less anyway.
+        Steps grow with the time that has passed: what is far is known less anyway. Where no watt is to be had, now or for good,
+        it never ends.
         """
         best, target = self._hull(demand), self.limits.temp_c - self._margin()
         left, joules, made = demand.samples, 0.0, dict[int, float]()
         if not math.isfinite(left):
             return math.inf, state, math.inf, best[-1].option
-        began, floor_w = at, max(0.0, self._sustained())
+        began, power_w = at, self._most_w - self._power.idle_w
+        most_w = min(self._sustained(), power_w)
         while left > 1e-9 and at < _FAR_S:
             h = max(1.0, 0.05 * (at - began))
-            budget = max(0.0, self._thermal.holds(target, max(h, _LOOK_S), state))
-            if self.limits.power_w is not None:
-                budget = min(budget, self.limits.power_w - self._power.idle_w)
-            if h > 600:
-                budget = min(budget, floor_w)
+            steady = h > _STEADY_S
+            budget = most_w if steady else min(self._thermal.holds(target, max(h, _LOOK_S), state), power_w)
+            if max(budget, most_w) <= 0:
+                break
             mix = spend(best, min(budget, self._supply_w))
             if self.limits.objective == "energy":
                 time = math.inf if demand.due_in is None else max(1.0, demand.due_in / (1.02 * _DOUBT) - at)
@@ -399,7 +411,7 @@ class Governor:
             for pair, part in ((mix.low, 1 - mix.share), (mix.high, mix.share)):
                 made[pair.option] = made.get(pair.option, 0.0) + part * pair.rate * h
             joules += mix.watts * (1 - share) * h
-            state = self._thermal.advance(state, h, mix.watts)
+            state = self._thermal.steady(mix.watts) if steady else self._thermal.advance(state, h, mix.watts)
             left, at = left - rate * h, at + h
         end = at if left <= 1e-9 else math.inf
         return end, state, joules, max((o for o in made if o >= 0), key=lambda o: made[o], default=max(0, best[-1].option))

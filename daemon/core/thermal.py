@@ -217,6 +217,11 @@ class Thermal:
         idle = self.advance(state or self.state, seconds, 0.0)[0]
         return (limit_c - idle) / max(1e-6, self.advance(state or self.state, seconds, 1.0)[0] - idle)
 
+    def steady(self, watts: float) -> tuple[float, float]:
+        """(die, sink) in the end, under constant `watts`."""
+        k, rest = self.constants, self.x[REST]
+        return rest + (k.r1 + k.r2) * watts, rest + k.r2 * watts
+
     def advance(self, state: tuple[float, float], seconds: float, watts: float) -> tuple[float, float]:
         """(die, sink) after `seconds` of constant `watts`."""
         k = self.constants

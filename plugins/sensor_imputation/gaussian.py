@@ -93,7 +93,7 @@ class Calibration:
     peaked: np.ndarray
     season: Season | None = None
     marks: tuple[np.ndarray, ...] = ()
-    _priors: dict[int, Prior] = field(default_factory=dict, compare=False, repr=False)
+    _priors: dict[int, Prior] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def starts_in(self, z: np.ndarray) -> int:
         """The row of the cycle in which the series z (T, K), NaN = missing, most likely starts; 0 where there is none."""

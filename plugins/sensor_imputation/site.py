@@ -1,4 +1,4 @@
-"""From a history of a group of sensors to all that is learnt of it; newer history refreshes it, the older is forgotten slowly."""
+"""From a history of a group of sensors to all that is learnt of it; newer history refreshes it, the older is forgotten."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def learn(history: Sequence[np.ndarray], encoder: Engine, seed: int = 0) -> tupl
 def refresh(
     old: tuple[Part, ...], history: Sequence[np.ndarray], encoder: Engine, keep: float, seed: int = 0
 ) -> tuple[Part, ...]:
-    """The old parts, what they were counted from weighing `keep` as much as before, and newer history (T, K) of the same tags."""
+    """The old parts, counted from what weighs `keep` as much as it did, with newer history (T, K) of the same tags."""
     out = []
     for part in old:
         mine = [s[:, part.columns] for s in history]

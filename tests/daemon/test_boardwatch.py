@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+from denoised.daemon import boardwatch
 from denoised.daemon.boardwatch import BoardWatch, process_load
 from denoised.daemon.core.reading import Reading, Traits
 
@@ -18,6 +19,7 @@ class SlowBoard:
     def __init__(self):
         self.traits = Traits("generic", "slow", 85.0, 100.0, has_power=False)
         self.free, self.caps, self.closed, self.broken = threading.Event(), [], False, False
+        self.refuses: str | None = None
 
     def read(self, now):
         self.free.wait(30)
@@ -27,7 +29,7 @@ class SlowBoard:
 
     def cap_clock(self, share):
         self.caps.append(share)
-        return None
+        return self.refuses if share < 1 else None
 
     def close(self):
         self.closed = True
@@ -69,6 +71,34 @@ def test_a_cap_is_set_by_the_boards_own_thread(board, watch):
         arrives(watch)
     watch.cap(0.5)
     arrives(watch)
+    assert board.caps == [0.5]
+
+
+def test_a_refused_cap_is_told_once_and_tried_again_by_itself(board, watch, monkeypatch, caplog):
+    monkeypatch.setattr(boardwatch, "_AGAIN_S", 0.05)
+    board.refuses = "no right to write scaling_max_freq"
+    board.free.set()
+    watch.cap(0.5)
+    while len(board.caps) < 3:
+        arrives(watch)
+    assert set(board.caps) == {0.5}
+    assert watch.cap_refused == "no right to write scaling_max_freq"
+    assert [r.getMessage() for r in caplog.records] == ["the clocks stay free: no right to write scaling_max_freq"]
+    board.refuses = None
+    tried = len(board.caps)
+    while watch.cap_refused:
+        arrives(watch)
+    assert len(board.caps) > tried
+
+
+def test_a_refused_cap_is_not_tried_again_at_each_reading(board, watch):
+    board.refuses = "busy"
+    board.free.set()
+    watch.cap(0.5)
+    while not board.caps:
+        arrives(watch)
+    for _ in range(5):
+        arrives(watch)
     assert board.caps == [0.5]
 
 

@@ -42,6 +42,16 @@ def test_a_clock_that_was_wrong_for_a_while_does_not_cost_the_totals_of_today(tm
     assert book.today_j(NOON) == pytest.approx(500)
 
 
+def test_a_board_that_fell_silent_is_counted_without_a_gap_and_a_long_sleep_is_not(tmp_path):
+    book = ledger(tmp_path)
+    book.add(0.0, 5.0, "rail", NOON)
+    book.add(4.0, 5.0, "model", NOON + 4)  # found out
+    book.add(5.0, 5.0, "model", NOON + 5)
+    assert book.today_j(NOON) == pytest.approx(25)
+    book.add(500.0, 5.0, "model", NOON + 500)
+    assert book.today_j(NOON) == pytest.approx(25)
+
+
 def test_what_is_remembered_is_bounded(tmp_path):
     book = ledger(tmp_path)
     for day in range(100):

@@ -1,4 +1,5 @@
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -134,7 +135,7 @@ def test_a_tag_that_was_never_measured_is_as_wide_as_all_others_together():
 def test_a_quantised_tag_is_answered_in_its_own_steps():
     rng = np.random.default_rng(0)
     history = [np.stack([np.round(rng.standard_normal(900)) * 0.25 + 3, rng.standard_normal(900)], 1)]
-    calibration = Calibration(*vars_of(calibrate(history)), marks=marks_of(history))
+    calibration = replace(calibrate(history), marks=marks_of(history))
     assert [len(m) > 0 for m in calibration.marks] == [True, False]
     z = np.stack([np.linspace(-2, 2, 41)] * 2, 1)
     answered = in_units(z, calibration)
@@ -145,9 +146,12 @@ def test_a_quantised_tag_is_answered_in_its_own_steps():
 
 def test_a_quantised_tag_beyond_what_history_saw_is_not_pulled_back():
     history = [np.repeat([[20.0], [20.1]], 60, 0)]
-    calibration = Calibration(*vars_of(calibrate(history)), marks=marks_of(history))
+    calibration = replace(calibrate(history), marks=marks_of(history))
     assert in_units((np.array([[25.0]]) - calibration.mean) / calibration.std, calibration)[0, 0] == pytest.approx(25.0)
 
 
-def vars_of(c):
-    return c.mean, c.std, c.lags, c.rows, c.known, c.peaked
+def test_a_changed_calibration_answers_by_its_own_covariance():
+    one = known()
+    assert one.prior().covariance[0, -1] > 0
+    other = replace(one, lags=np.zeros_like(one.lags))
+    assert other.prior().covariance[0, -1] == 0

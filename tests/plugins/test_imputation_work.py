@@ -11,30 +11,28 @@ from denoised.demo.plant import TAGS, Plant
 from denoised.engines.bundle import SHIPPED, OperatingPoint, read_bundle
 from denoised.engines.engine import open_engine
 from denoised.engines.samplers import SAMPLERS
-from denoised.engines.schedules import SCHEDULES
 from denoised.plugins.kind import Problem, Site, Task
-from denoised.plugins.play import solve, walk
+from denoised.plugins.play import drive, solve, trajectory
 from denoised.plugins.sensor_imputation.kind import KIND
 from denoised.plugins.sensor_imputation.params import ImputationParams
+from denoised.plugins.sensor_imputation.site import learn
+from denoised.plugins.sensor_imputation.stored import Stored, store
 
 BUNDLE = read_bundle(SHIPPED / "plant-imputer")
-POINT = BUNDLE.manifest.operating_points[0]
+POINT = next(p for p in BUNDLE.manifest.operating_points if p.steps == 2)
 NETWORKS = {name: open_engine(BUNDLE.file(file)) for name, file in BUNDLE.manifest.variants["fp32"].items()}
 
 
 def run(params, seed=7, point=POINT, problems=None):
     """The job as the worker plays it."""
     task = Task("t", seed, Path("."), BUNDLE, point, NETWORKS.__getitem__, Site())
-    work = KIND.work(read(params, ImputationParams), task)
-    sigmas = SCHEDULES[BUNDLE.manifest.schedule](point.steps, **BUNDLE.manifest.schedule_args)
-    try:
-        problem = next(work)
-        while True:
-            if problems is not None:
-                problems.append(problem)
-            problem = work.send(solve(walk(problem, NETWORKS["denoiser"], sigmas, point.sampler, BUNDLE.manifest.prediction)))
-    except StopIteration as end:
-        return end.value.output
+
+    def solved(problem):
+        if problems is not None:
+            problems.append(problem)
+        return solve(trajectory(problem, task))
+
+    return drive(KIND.work(read(params, ImputationParams), task), solved).output
 
 
 def press(rows=192, seed=1):
@@ -211,3 +209,64 @@ def test_items_of_all_problems_are_the_items_that_check_announced():
     run(request(values), problems=problems)
     site = Site(models={"sensor-imputation": (BUNDLE,)})
     assert sum(len(p.items) for p in problems) == KIND.check(read(request(values), ImputationParams), site)
+
+
+CLOSED_FORM, HEAD = (
+    p for v in ("closed-form", "fp32") for p in BUNDLE.manifest.operating_points if (p.variant, p.steps) == (v, 0)
+)
+
+
+@pytest.mark.parametrize("point", [CLOSED_FORM, HEAD], ids=["closed form", "quantile head"])
+def test_every_rung_without_steps_answers_near_the_truth_with_ascending_quantiles(point):
+    truth = np.array(press(144))
+    output = run(request(holed(truth.tolist(), 0.15)), point=point)
+    lost = np.array(output["imputed"])
+    off = np.abs(np.array(output["values"]) - truth) / truth.std(0)
+    assert off[lost].mean() < 0.35
+    low, high = (np.array(output["quantiles"][q]) for q in ("0.05", "0.95"))
+    assert (low <= high).all()
+    assert 0.7 < ((low <= truth) & (truth <= high))[lost].mean() <= 1
+
+
+def test_the_closed_form_opens_no_network_and_stops_between_batches_all_the_same():
+    opened: list[str] = []
+
+    def network(name):
+        opened.append(name)
+        return NETWORKS[name]
+
+    params = read(request(holed(press(400))), ImputationParams)
+    task = Task("t", 7, Path("."), BUNDLE, CLOSED_FORM, network, Site())
+    problems: list[Problem] = []
+
+    def solved(problem):
+        problems.append(problem)
+        return solve(trajectory(problem, task))
+
+    outcome = drive(KIND.work(params, task), solved)
+    assert opened == []
+    assert len(problems) > 1 and all(p.x.size == 0 for p in problems)
+    assert outcome.output["calibration"] is None
+
+
+def test_a_stored_calibration_answers_better_than_the_requests_own_rows_and_is_named(tmp_path):
+    history, truth = np.array(press(2000, seed=3)), np.array(press(48, seed=4))
+    made = Stored(TAGS, None, BUNDLE.sha256, learn([history], NETWORKS["encoder"]))
+    store(tmp_path / "press.npz", made)
+    values = holed(truth.tolist(), 0.5)
+    off = []
+    for site in (Site(), Site(calibrations=tmp_path)):
+        task = Task("t", 7, Path("."), BUNDLE, HEAD, NETWORKS.__getitem__, site)
+        work = KIND.work(read({"tags": TAGS, "values": values}, ImputationParams), task)
+        output = drive(work, lambda p: p.x).output
+        off.append(np.abs(np.array(output["values"]) - truth)[np.array(output["imputed"])].mean())
+    assert output["calibration"] == {"name": "press", "rows": 2000}
+    assert off[1] < off[0]
+
+
+def test_a_damaged_calibration_costs_a_warning_and_not_the_job(tmp_path, caplog):
+    (tmp_path / "press.npz").write_bytes(b"nothing of use")
+    task = Task("t", 7, Path("."), BUNDLE, HEAD, NETWORKS.__getitem__, Site(calibrations=tmp_path))
+    output = drive(KIND.work(read(request(holed(press(60))), ImputationParams), task), lambda p: p.x).output
+    assert output["calibration"] is None
+    assert "press.npz: damaged" in caplog.text and "run 'denoised calibrate-sensors' again" in caplog.text

@@ -30,7 +30,7 @@ def test_plants_differ_in_memory_and_in_how_their_sensors_hang_together():
         z = (z - z.mean(0)) / (z.std(0) + 1e-12)
         memory.append((z[1:] * z[:-1]).mean())
         likeness.append(np.abs(np.corrcoef(z.T + 1e-9 * rng(0).standard_normal(z.T.shape))[0, 1:]).mean())
-    assert min(memory) < 0.4 and max(memory) > 0.9
+    assert min(memory) < 0.4 and max(memory) > 0.85
     assert min(likeness) < 0.2 and max(likeness) > 0.5
 
 

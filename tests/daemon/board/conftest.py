@@ -199,7 +199,7 @@ BOARDS = {
         speed=1497600 / 1984000,
         under_voltage=False,
         over_current_events=42,
-        traits={"full_w": 16.9, "limit_w": pytest.approx(4.96 * 7.784)},
+        traits={"full_w": 16.9},
     ),
     "agx-orin": Recorded(
         device_tree("NVIDIA Jetson AGX Orin Developer Kit", "nvidia,p3737-0000+p3701-0000")

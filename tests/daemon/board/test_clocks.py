@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
 import sys
 
 import pytest
+from denoised.daemon.board import clocks
 from denoised.daemon.board.clocks import Cap, cpu_clocks, gpu_clock
 
 needs_a_user = pytest.mark.skipif(os.geteuid() == 0, reason="root may write every file")
@@ -62,9 +64,70 @@ def test_a_newer_and_higher_limit_is_what_we_give_back_later(tmp_path):
 def test_what_the_kernel_shows_while_it_throttles_is_nobodys_limit(tmp_path):
     limit = policy(tmp_path, limit=800000)
     cap = Cap(cpu_clocks(tmp_path))
-    assert cap.set(0.5, throttled=True) is None
+    cap.throttled = True
+    assert cap.set(0.5) is None
     cap.release()
     assert limit.read_text() == "2000000\n"
+
+
+@pytest.fixture
+def throttle(monkeypatch):
+    """throttle(kHz): the kernel shows no limit above this one from now on, whoever asked for what; None: it shows all."""
+    most: list[float] = [math.inf]
+    read = clocks.quantity
+
+    def shown(path):
+        found = read(path)
+        return min(found, most[0]) if found is not None and path.name == "scaling_max_freq" else found
+
+    monkeypatch.setattr(clocks, "quantity", shown)
+    return lambda khz: most.__setitem__(0, khz or math.inf)
+
+
+@pytest.mark.parametrize("let_go", [lambda cap: cap.set(1.0), lambda cap: cap.release()], ids=["set", "release"])
+def test_a_cap_set_while_the_kernel_throttles_is_given_back_when_it_does_no_more(tmp_path, throttle, let_go):
+    limit, keep = policy(tmp_path, limit=1500000), tmp_path / "clock.json"
+    cap = Cap(cpu_clocks(tmp_path), keep)
+    assert cap.set(0.9) is None
+    throttle(600000)
+    cap.throttled = True
+    assert cap.set(0.45) is None
+    throttle(None)
+    cap.throttled = False
+    assert cap.set(0.5) is None
+    assert limit.read_text() == "1000000\n"
+    assert let_go(cap) is None
+    assert limit.read_text() == "1500000\n"
+    assert not keep.exists()
+
+
+def test_a_cap_is_given_back_while_the_kernel_throttles(tmp_path, throttle):
+    limit = policy(tmp_path, limit=1500000)
+    cap = Cap(cpu_clocks(tmp_path))
+    cap.set(0.45)
+    throttle(600000)
+    cap.throttled = True
+    assert cap.release() is None
+    assert limit.read_text() == "1500000\n"
+
+
+def test_a_kernel_that_holds_more_than_was_asked_for_is_told_of_and_gets_its_limit_back(tmp_path, monkeypatch):
+    limit, read = policy(tmp_path, limit=1500000), clocks.quantity
+    cap = Cap(cpu_clocks(tmp_path))
+    monkeypatch.setattr(clocks, "quantity", lambda path: 1.2 * (read(path) or 0))
+    assert "asked for 900000 kHz, the kernel holds 1.08e+06" in str(cap.set(0.45))
+    assert limit.read_text() == "1800000\n"  # 1.2 times what it had, as it showed it
+
+
+def test_a_lower_limit_that_is_set_while_we_hold_ours_is_not_raised(tmp_path):
+    limit = policy(tmp_path)
+    cap = Cap(cpu_clocks(tmp_path))
+    cap.set(0.75)
+    limit.write_text("1000000\n")  # a power mode was chosen
+    assert cap.set(0.625) is None
+    assert limit.read_text() == "1000000\n"
+    cap.release()
+    assert limit.read_text() == "1000000\n"
 
 
 def test_a_kernel_that_does_not_listen_is_told_of_and_all_is_as_it_was(tmp_path):
@@ -72,8 +135,7 @@ def test_a_kernel_that_does_not_listen_is_told_of_and_all_is_as_it_was(tmp_path)
     deaf = policy(tmp_path, 4)
     deaf.unlink()
     deaf.symlink_to("/dev/full")  # takes no write
-    clocks = cpu_clocks(tmp_path)
-    assert str(Cap(clocks).set(0.5)).startswith(f"{deaf}: ")
+    assert str(Cap(cpu_clocks(tmp_path)).set(0.5)).startswith(f"{deaf}: ")
     assert first.read_text() == "2000000\n"
 
 

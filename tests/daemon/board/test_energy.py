@@ -22,7 +22,7 @@ def test_power_between_two_readings_is_a_straight_line():
     assert (integral.joules, integral.seconds) == (10.0, 1.5)
     energy = integral.energy(idle_w=3.0)
     assert energy
-    assert (energy.joules, energy.method, energy.idle_j, energy.work_j) == (10.0, "rail", 4.5, 5.5)
+    assert (energy.joules, energy.method, energy.idle_j) == (10.0, "rail", 4.5)
     assert energy.uncertainty == UNCERTAINTY["rail"]
 
 
@@ -67,9 +67,9 @@ def test_energy_lies_between_the_least_and_the_most_power_of_the_time_covered(re
 
 def test_what_is_modelled_or_estimated_says_so_and_how_far_it_may_be_off():
     model = modelled(busy_w=2.0, idle_w=3.0, seconds=10.0)
-    assert (model.joules, model.method, model.work_j) == (50.0, "model", 20.0)
+    assert (model.joules, model.method, model.idle_j) == (50.0, "model", 30.0)
     guess = estimated(TRAITS, cpu_s=0.0, seconds=10.0)
-    assert (guess.joules, guess.method, guess.work_j) == (30.0, "estimate", 0.0)
+    assert (guess.joules, guess.method, guess.idle_j) == (30.0, "estimate", 30.0)
     assert estimated(TRAITS, 4.0, 10.0).joules > guess.joules
     assert UNCERTAINTY["rail"] < model.uncertainty < guess.uncertainty
 

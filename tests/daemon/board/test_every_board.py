@@ -81,6 +81,32 @@ def test_traits_are_the_same_object_while_nothing_changes(board_of, recorded):
     assert board.traits is traits
 
 
+def test_a_rail_that_sways_and_a_mode_that_does_not_answer_once_make_no_other_board(board_of, recorded, tmp_path):
+    board = board_of(recorded.files)
+    traits = board.traits
+    for volts in tmp_path.rglob("in*_input"):
+        volts.write_text(f"{int(float(volts.read_text()) * 0.97)}\n")
+    status = tmp_path / "var/lib/nvpmodel/status"
+    if status.exists():
+        status.write_text("")
+    board.read(61.0)
+    assert board.traits is traits
+
+
+def test_a_sensor_that_has_gone_for_good_is_looked_for_once_a_minute(board_of, recorded, tmp_path, monkeypatch):
+    board = board_of(recorded.files)
+    board.read(1.0)
+    looks: list[float] = []
+    find = board._find
+    monkeypatch.setattr(board, "_find", lambda now: (looks.append(now), find(now)))
+    zones = list((tmp_path / "sys/class/thermal").glob("thermal_zone*"))
+    for zone in zones:
+        shutil.rmtree(zone)
+    for now in range(2, 100):
+        board.read(float(now))
+    assert looks == ([3.0, 63.0] if zones else [61.0])
+
+
 def test_each_reading_that_failed_says_where_and_why(board_of, recorded, tmp_path):
     board = board_of(recorded.files)
     for folder in tmp_path.iterdir():

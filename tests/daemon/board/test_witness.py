@@ -10,7 +10,7 @@ from denoised.daemon.board import raspberry_pi
 from denoised.daemon.board.generic import Occurred
 from denoised.daemon.board.raspberry_pi import ask_mailbox, parse_word
 from denoised.daemon.board.sysfs import Look
-from denoised.daemon.board.witness import news, problems
+from denoised.daemon.board.witness import known, news, problems
 from denoised.daemon.core.reading import Reading, Traits
 
 TRAITS = Traits("raspberry-pi", "Raspberry Pi 5", 80.0, 110.0, has_power=False, supply_a=3.0)
@@ -56,6 +56,15 @@ def test_the_log_has_one_line_for_each_change_and_none_in_between():
 
 def test_what_happened_before_the_daemon_began_is_told_once():
     assert news(None, reading(throttled=False, throttle_events=1)) == ["throttled once since boot"]
+
+
+def test_a_board_that_does_not_answer_once_has_neither_news_nor_fewer_problems():
+    before = reading(throttled=True, throttle_events=2, under_voltage=True, under_voltage_events=1, over_current_events=3)
+    silent = known(before, Reading(2.0, None))
+    assert news(before, silent) == news(silent, known(silent, before)) == []
+    assert len(problems(silent, TRAITS)) == 2
+    over = known(silent, reading(throttled=False, throttle_events=2, under_voltage=False, under_voltage_events=1))
+    assert news(silent, over) == ["under-voltage is over", "throttling ended at 81.2 C"]
 
 
 @pytest.mark.parametrize(

@@ -181,6 +181,14 @@ def test_a_power_limit_is_held():
     assert 4.3 < sum(row.power_w for row in rows) / len(rows) < 5.3
 
 
+def test_the_boards_over_current_protection_is_kept_clear_of():
+    governor = settled(40.0, traits=replace(TRAITS, limit_w=6.0))
+    decisions = [governor.decide(30.0 + t, [BULK]) for t in range(40)]
+    watts = [governor.watts(OPTIONS[d.choices[0]].watts * d.duty, d.clock) for d in decisions]
+    assert 2.4 < sum(watts[10:]) / 30 < 2.75
+    assert "power" in decisions[-1].reason
+
+
 def test_a_days_energy_is_spread():
     governor = settled(40.0, Limits(83.0, energy_j_left=3600.0, energy_s_left=3600.0))
     decisions = [governor.decide(30.0 + t, [BULK]) for t in range(40)]
