@@ -128,4 +128,4 @@ def test_the_fingerprint_tells_model_board_and_runtime(tmp_path):
     assert here.cores > 0 and here.memory_mb > 0
     assert here.differences(fingerprint(config, a, board, "15W")) == ""
     assert here.differences(fingerprint(config, b, board, "15W")).startswith("model_sha256 was")
-    assert str(path_of(config, b)) == "/var/lib/d/calibration/plant-imputer-0.1.0.json"
+    assert str(path_of(config, b)) == f"/var/lib/d/calibration/plant-imputer-{b.manifest.version}.json"

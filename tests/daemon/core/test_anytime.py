@@ -42,7 +42,7 @@ def test_one_that_is_hurried_takes_no_further_step():
 
 def test_several_problems_about_the_same_items_share_it_too():
     job = Anytime(until=9.0, items=2, turns=6, rest_s=0.0)
-    ends = []
+    ends: list[float] = []
     for turn in range(3):
         job.begin(ends[-1] if ends else 0.0, 2, 0, 2 * turn)
         ends.append(job.problem_until)

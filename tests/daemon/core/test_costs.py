@@ -62,13 +62,13 @@ def test_the_fastest_run_speaks_for_what_takes_least_whatever_a_slow_one_took():
     cost.learn(1, 6.0)
     cost.learn(1, 0.5)
     assert cost.fastest(2) == pytest.approx(1.0)
-    assert cost.seconds(1) > 3
+    assert (cost.seconds(1) or 0) > 3
 
 
 def test_a_single_slow_run_does_not_refuse_for_ever():
     cost, refused = Cost(), 0
     cost.learn(1, 6.0)
-    while cost.fastest(1) > 5.0:
+    while (cost.fastest(1) or 0) > 5.0:
         cost.doubt()
         refused += 1
     assert 0 < refused < 5
@@ -78,7 +78,7 @@ def test_a_job_that_was_not_done_in_time_teaches_that_it_takes_longer():
     cost = Cost()
     cost.learn(1, 0.5)
     cost.too_short(1, 2.0)
-    assert cost.fastest(1) >= 2.0
-    assert cost.seconds(1) > 0.5
+    assert (cost.fastest(1) or 0) >= 2.0
+    assert (cost.seconds(1) or 0) > 0.5
     cost.too_short(1, 0.1)
-    assert cost.fastest(1) >= 2.0
+    assert (cost.fastest(1) or 0) >= 2.0
