@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -73,7 +74,7 @@ def test_an_anytime_job_delivers_the_best_so_far_at_its_deadline_and_says_what_i
     assert 0 < result["quality_tier"] < 1
     assert len(result["output"]["items"]) == 200
     (artifact,) = result["artifacts"]
-    lines = open(artifact["path"]).read().splitlines()
+    lines = Path(artifact["path"]).read_text().splitlines()
     assert len(lines) == 200 and {len(line) for line in lines} == {256 * 8}
 
 

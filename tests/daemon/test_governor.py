@@ -74,7 +74,7 @@ class Played:
             self.told.append((reading, busy_w))
             observe(reading, busy_w)
 
-        self.loop._policy.observe = told
+        self.loop._policy.observe = told  # type: ignore[method-assign]
 
     def turn(self, seconds, *readings):
         """So many seconds later, with what the board has said meanwhile (at its second, its words)."""

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from denoised.daemon.board import clocks
+from denoised.daemon.board import clocks, sysfs
 from denoised.daemon.board.clocks import Cap, cpu_clocks, gpu_clock
 
 needs_a_user = pytest.mark.skipif(os.geteuid() == 0, reason="root may write every file")
@@ -74,7 +74,7 @@ def test_what_the_kernel_shows_while_it_throttles_is_nobodys_limit(tmp_path):
 def throttle(monkeypatch):
     """throttle(kHz): the kernel shows no limit above this one from now on, whoever asked for what; None: it shows all."""
     most: list[float] = [math.inf]
-    read = clocks.quantity
+    read = sysfs.quantity
 
     def shown(path):
         found = read(path)
@@ -112,7 +112,7 @@ def test_a_cap_is_given_back_while_the_kernel_throttles(tmp_path, throttle):
 
 
 def test_a_kernel_that_holds_more_than_was_asked_for_is_told_of_and_gets_its_limit_back(tmp_path, monkeypatch):
-    limit, read = policy(tmp_path, limit=1500000), clocks.quantity
+    limit, read = policy(tmp_path, limit=1500000), sysfs.quantity
     cap = Cap(cpu_clocks(tmp_path))
     monkeypatch.setattr(clocks, "quantity", lambda path: 1.2 * (read(path) or 0))
     assert "asked for 900000 kHz, the kernel holds 1.08e+06" in str(cap.set(0.45))

@@ -98,7 +98,12 @@ def test_a_sensor_that_has_gone_for_good_is_looked_for_once_a_minute(board_of, r
     board.read(1.0)
     looks: list[float] = []
     find = board._find
-    monkeypatch.setattr(board, "_find", lambda now: (looks.append(now), find(now)))
+
+    def looked(now):
+        looks.append(now)
+        find(now)
+
+    monkeypatch.setattr(board, "_find", looked)
     zones = list((tmp_path / "sys/class/thermal").glob("thermal_zone*"))
     for zone in zones:
         shutil.rmtree(zone)

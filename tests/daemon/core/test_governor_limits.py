@@ -94,9 +94,14 @@ def test_a_reading_that_comes_late_takes_no_time_back():
 @pytest.mark.parametrize("options", [(Option(1.0, 4.0, 1.0),), (Option(1.0, 4.0, 1.0), Option(0.5, 3.0, 0.7))])
 def test_what_never_ends_is_known_at_once(monkeypatch, options):
     """A die at rest above the limit: no step of a prediction is needed to see that no watt is to be had."""
-    policy, steps = governor(90.0, 120), []
+    policy, steps = governor(90.0, 120), list[object]()
     advance = thermal.Thermal.advance
-    monkeypatch.setattr(thermal.Thermal, "advance", lambda *given: steps.append(given) or advance(*given))
+
+    def counted(*given):
+        steps.append(given)
+        return advance(*given)
+
+    monkeypatch.setattr(thermal.Thermal, "advance", counted)
     promised = policy.promise(120.0, [Demand(options, 100.0)] * 20, 19)
     assert (promised.finish_in, promised.kept) == (math.inf, True)
     assert len(steps) < 5
