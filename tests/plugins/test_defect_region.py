@@ -184,7 +184,8 @@ def test_what_is_known_of_a_class_decides_its_form_and_counts_as_one_mask():
 
 
 def test_at_the_border_of_a_picture_cracks_run_inwards_and_breaks_along_it():
-    part, deepest = np.ones((200, 200), np.uint8), {}
+    part = np.ones((200, 200), np.uint8)
+    deepest: dict[str, list[int]] = {}
     for form in ("walk", "bite"):
         shape = masks.Shape(form, 1.0, (280.0, 300.0, 320.0), (12.0, 12.5, 13.0), 0.05, 200.0)
         deepest[form] = []
