@@ -25,6 +25,9 @@ from denoised.engines.bundle import write_sums
 from hypothesis import HealthCheck, settings
 from onnx import TensorProto, helper, numpy_helper
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background of a shell, which our children would inherit
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # How fast the machine is just now is nothing that a test may fail for.
 settings.register_profile("denoised", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("denoised")
