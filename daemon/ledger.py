@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .board.energy import Energy, Integral, Method, estimated, modelled
+from .board.energy import UNCERTAINTY, Energy, Integral, Method, estimated, modelled
 from .core.job import Entry
 from .core.reading import Traits
 from .durable import read_json, write_json
@@ -86,6 +87,8 @@ def energy_of(entry: Entry, facts: Mapping[str, Any], traits: Traits) -> dict[st
     elif entry.point is not None and entry.point.busy_w is not None:
         busy_share = max(0.0, 1 - facts.get("paced_s", 0.0) / run_s)
         found = modelled(busy_share * entry.point.busy_w, traits.idle_w, run_s)
+        if not entry.point.metered:  # watts that the calibration itself had to guess
+            found = replace(found, method="estimate", uncertainty=UNCERTAINTY["estimate"])
     else:
         found = estimated(traits, facts.get("cpu_s", 0.0), run_s)
     told = {

@@ -31,7 +31,8 @@ class BoardPoint:
     """An operating point and what it costs on this board; what was not measured is None.
 
     shipped: the place in the manifest of the point that has its way (variant, sampler, its choices, guidance). sample_s:
-    seconds of one row of the network's batch. busy_w: watts above rest. quality: 1 less the distance to many float32 steps.
+    seconds of one row of the network's batch. busy_w: watts above rest; metered: read at a sensor, no estimate. quality: 1
+    less the distance to many float32 steps.
     """
 
     model_sha256: str
@@ -42,6 +43,7 @@ class BoardPoint:
     sample_s: float | None = None
     busy_w: float | None = None
     quality: float | None = None
+    metered: bool = False
 
     def point(self, bundle: Bundle) -> OperatingPoint:
         """As a job kind is given it."""
@@ -106,6 +108,7 @@ def _offer(config: Config, bundle: Bundle, found: Calibration | None) -> Offer:
             p.sample_ms / 1000,
             max(0.0, p.energy_j / max(p.sample_ms / 1000, 1e-9) - found.idle_w),
             max(0.0, 1.0 - p.distance),
+            not found.method.energy.startswith("estimated"),
         )
         for p in points
     ]

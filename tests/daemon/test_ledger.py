@@ -96,9 +96,10 @@ def test_a_job_under_the_boards_rails_is_told_by_them_with_what_they_missed_fill
 
 
 def test_a_job_that_was_over_before_the_second_reading_is_told_by_the_calibration():
-    point = BoardPoint("sha", 0, 8, 1, 1, sample_s=0.5, busy_w=2.0, quality=0.9)
-    told = energy_of(entry(point=point, meter=Integral(1.0)), {**RAN, "paced_s": 1.0}, TRAITS)
-    assert (told["energy"]["method"], told["energy_j"]) == ("model", pytest.approx(3.0 * 4 + 2.0 * 3))
+    for metered, method in ((True, "model"), (False, "estimate")):
+        point = BoardPoint("sha", 0, 8, 1, 1, sample_s=0.5, busy_w=2.0, quality=0.9, metered=metered)
+        told = energy_of(entry(point=point, meter=Integral(1.0)), {**RAN, "paced_s": 1.0}, TRAITS)
+        assert (told["energy"]["method"], told["energy_j"]) == (method, pytest.approx(3.0 * 4 + 2.0 * 3))
 
 
 def test_without_rails_and_calibration_it_is_an_estimate():
