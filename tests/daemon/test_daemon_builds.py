@@ -31,6 +31,7 @@ BUILDS = {
     "build-plant-imputer-fp32-encoder",
     "build-plant-imputer-fp32-denoiser",
     "build-surface-defects-fp32-denoiser",
+    "build-surface-defects-fp32-detector",
 }
 
 
