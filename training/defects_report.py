@@ -33,7 +33,7 @@ POINTS = (("dpmpp_2m", 8), ("dpmpp_2m", 4), ("dpmpp_2m", 16))
 def sample(engine: Engine, feeds: dict[str, np.ndarray], sampler: str, steps: int, seed: int = 0) -> np.ndarray:
     """The change (B, 1, 64, 64) that the network draws for these inputs, in units of the gain."""
     items = tuple(range(len(feeds["mask"])))
-    unit = [region.coloured(noise.gaussian(seed, i, 0, (region.SIDE, region.SIDE))) for i in items]
+    unit = [region.start(noise.gaussian(seed, i, 0, (region.SIDE, region.SIDE))) for i in items]
     return solve(walk(Problem(np.stack(unit)[:, None] * feeds["mask"], feeds, items), engine, cosine(steps), sampler, "v"))
 
 

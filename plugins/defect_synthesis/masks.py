@@ -17,6 +17,8 @@ import cv2
 import numpy as np
 
 Form = Literal["blob", "walk", "bite", "area"]
+SLACK = 1.5
+"""Pixels that a walk is drawn wider than it is: a line needs room beside it, and what stays empty is not published."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Shape:
     """Share of the masks that touch an edge of the part."""
     area: tuple[float, float, float]
     aspect: tuple[float, float, float]
-    """Length over width of the smallest rectangle around the mask."""
+    """Length over width of the smallest rectangle around the mask; of a walk, which winds, length over thickness."""
     ragged: float
     """1 - area over the area of the convex hull, 75 % quantile."""
     field: float
@@ -65,7 +67,7 @@ def draw(
         along = turn if rng.random() < 0.9 else None
         if shape.form == "walk":
             x, y, inward = _place(allowed, part, edge, along, 0.5 * width, rng)
-            mask = _walk(allowed.shape, (x, y), inward if edge else turn, length, width, edge, rng, unit)
+            mask = _walk(allowed.shape, (x, y), inward if edge else turn, length, width + SLACK * unit, edge, rng, unit)
         elif shape.form == "bite" and edge:
             x, y, inward = _place(allowed, part, edge, None if along is None else along + math.pi / 2, 0.0, rng)
             mask = _lobe(allowed.shape, (x, y), inward + math.pi / 2, length, 1.7 * width, shape.ragged, 2.0, rng)
@@ -106,25 +108,27 @@ def fit(masks: Sequence[np.ndarray], parts: Sequence[np.ndarray], prior: Shape |
             turn = math.radians(turn if a >= b else turn + 90)
             hull = max(cv2.contourArea(cv2.convexHull(outline)), area)
             aspect = (max(a, b) + 1) / (min(a, b) + 1)
-            touches = bool((one & rim).any())
-            rows.append((area, aspect, 1 - area / hull, touches, area / mask.size, math.cos(2 * turn), math.sin(2 * turn)))
+            touches, thick = bool((one & rim).any()), 2 * area / len(outline)
+            share, lean = area / mask.size, (math.cos(2 * turn), math.sin(2 * turn))
+            rows.append((area, aspect, area / thick**2, 1 - area / hull, touches, share, *lean))
     if not rows:
         raise ValueError("no mask holds a defect of 12 pixels or more")
-    area_, aspect_, ragged_, edge_, share_, cos, sin = (np.array(column, np.float64) for column in zip(*rows))
+    area_, aspect_, wound_, ragged_, edge_, share_, cos, sin = (np.array(column, np.float64) for column in zip(*rows))
     usual, n = float(np.median(aspect_)), len(masks)
     edge = (float(edge_.mean()) * n + (prior.edge if prior else 0.5)) / (n + 1)
     form: Form = "area" if np.median(share_) > 0.05 else "walk" if usual > 5 else "bite" if edge > 0.5 else "blob"
-    lean = complex((cos * (aspect_ - 1)).sum(), (sin * (aspect_ - 1)).sum()) / max(float((aspect_ - 1).sum()), 0.1)
+    form = prior.form if prior else form
+    agreed = complex((cos * (aspect_ - 1)).sum(), (sin * (aspect_ - 1)).sum()) / max(float((aspect_ - 1).sum()), 0.1)
     certain = n / (n + 1) * min(1.0, usual - 1)
     return Shape(
-        prior.form if prior else form,
+        form,
         round(edge, 3),
         _quantiles(area_, n, 2.2, prior.area if prior else None),
-        _quantiles(aspect_, n, 1.5, prior.aspect if prior else None),
+        _quantiles(wound_ if form == "walk" else aspect_, n, 1.5, prior.aspect if prior else None),
         round(float(np.quantile(ragged_, 0.75)), 3),
         round(float(np.median([math.sqrt(m.size) for m in masks])), 1),
-        round(math.degrees(np.angle(lean) / 2) % 180, 1),
-        round(abs(lean) * certain, 3),
+        round(math.degrees(np.angle(agreed) / 2) % 180, 1),
+        round(abs(agreed) * certain, 3),
     )
 
 
@@ -156,8 +160,10 @@ def _place(
         inside = _depth(part)
         near = np.argwhere((inside > 0) & (inside < 2.5) & (allowed > 0))
         if len(near):
-            soft = cv2.GaussianBlur(np.minimum(inside, 12), (0, 0), 2)
-            gx, gy = (cv2.Sobel(soft, cv2.CV_32F, *d, ksize=3)[near[:, 0], near[:, 1]] for d in ((1, 0), (0, 1)))
+            beyond = cv2.BORDER_REPLICATE  # a mirrored border would have no slope
+            soft = cv2.GaussianBlur(np.minimum(inside, 12), (0, 0), 2, borderType=beyond)
+            slopes = (cv2.Sobel(soft, cv2.CV_32F, *d, ksize=3, borderType=beyond) for d in ((1, 0), (0, 1)))
+            gx, gy = (slope[near[:, 0], near[:, 1]] for slope in slopes)
             inward = np.arctan2(gy, gx)
             if along is not None:
                 fits = np.abs(np.cos(inward - along)) > 0.82

@@ -277,7 +277,7 @@ def _problem(
         level, gain = region.units(seen, mask[i, 0])
         clean[i, 0] = np.clip((seen - level) / gain, -4, 4)
         white = noise.gaussian(item.seed, 0, DRAWS + 1 + turn, (side, side))
-        x[i, 0] = region.coloured(white) * mask[i, 0]
+        x[i, 0] = region.start(white) * mask[i, 0]
         label[i, classes.index(item.defect)] = 1
         gains.append(gain)
     cond = {

@@ -74,7 +74,7 @@ def part():
 
 
 SHAPE = masks.Shape("blob", 0.3, (200.0, 600.0, 2000.0), (1.1, 1.5, 3.0), 0.1, 300.0)
-CRACK = masks.Shape("walk", 0.8, (150.0, 300.0, 500.0), (6.0, 11.0, 16.0), 0.15, 300.0)
+CRACK = masks.Shape("walk", 0.8, (150.0, 300.0, 500.0), (12.0, 25.0, 40.0), 0.15, 300.0)
 
 
 @pytest.mark.parametrize("shape", [SHAPE, CRACK])
@@ -181,3 +181,15 @@ def test_what_is_known_of_a_class_decides_its_form_and_counts_as_one_mask():
     alone, told = masks.fit([mask], [part]), masks.fit([mask], [part], CRACK)
     assert (alone.form, told.form) == ("bite", "walk")
     assert CRACK.area[1] < told.area[1] < alone.area[1]
+
+
+def test_at_the_border_of_a_picture_cracks_run_inwards_and_breaks_along_it():
+    part = np.ones((200, 200), np.uint8)
+    deepest: dict[str, list[int]] = {}
+    for form in ("walk", "bite"):
+        shape = masks.Shape(form, 1.0, (280.0, 300.0, 320.0), (12.0, 12.5, 13.0), 0.05, 200.0)
+        deepest[form] = []
+        for seed in range(20):
+            y, x = np.argwhere(masks.draw(shape, part, np.random.default_rng(seed), 1.0)).T
+            deepest[form].append(int(np.minimum(np.minimum(y, 199 - y), np.minimum(x, 199 - x)).max()))
+    assert np.quantile(deepest["walk"], 0.2) > 24 and max(deepest["bite"]) < 16

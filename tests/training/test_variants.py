@@ -115,13 +115,14 @@ def test_a_variant_is_shipped_if_it_is_near_enough_and_faster(change, why):
     assert (found is None) if why is None else (found is not None and why in found)
 
 
-def copy(name, folder):
-    """A copy of a shipped bundle as it was before it had variants, with one quick operating point."""
+def copy(name, folder, kept=("fp32",)):
+    """A copy of a shipped bundle as it was before it had variants, with one quick operating point for each that is kept."""
     shutil.copytree(SHIPPED / name, folder)
     plain = yaml.safe_load((folder / "model.yaml").read_text())
-    plain["operating_points"] = [p for p in plain["operating_points"] if p["variant"] == "fp32"][:1]
-    plain["operating_points"][0]["steps"] = 2
-    plain["variants"] = {"fp32": plain["variants"]["fp32"]}
+    plain["operating_points"] = [next(p for p in plain["operating_points"] if p["variant"] == v) for v in kept]
+    for point in plain["operating_points"]:
+        point["steps"] = 2
+    plain["variants"] = {v: plain["variants"][v] for v in kept}
     (folder / "model.yaml").write_text(yaml.safe_dump(plain))
     write_sums(folder)
     return read_bundle(folder)
@@ -138,6 +139,18 @@ def test_the_command_ships_variants_beside_an_unchanged_float32(tmp_path, monkey
     assert after.sums["denoiser.onnx"] == before.sums["denoiser.onnx"]
     assert all(p.quality.get("rms_grey_to_fp32", 0) <= 2 for p in after.manifest.operating_points)
     assert after.file("denoiser-int8.onnx").stat().st_size < 2e6
+
+
+def test_a_distilled_variant_stays_as_it_is_and_gets_an_int8_file_of_its_own(tmp_path, monkeypatch):
+    before = copy("surface-defects", tmp_path / "b", ("fp32", "distilled"))
+    monkeypatch.setitem(variants.TRIALS, "defect-synthesis", lambda bundle, fp32: variants.Defects(bundle, fp32, each=1))
+    assert variants.main([str(tmp_path / "b")]) == 0
+    after = read_bundle(tmp_path / "b")
+    after.verify()
+    assert set(after.manifest.variants) == {"fp32", "int8", "fp16", "distilled", "distilled-int8"}
+    assert after.sums["denoiser-distilled.onnx"] == before.sums["denoiser-distilled.onnx"]
+    quality = {p.variant: p.quality for p in after.manifest.operating_points}
+    assert "rms_grey_to_fp32" not in quality["distilled"] and 0 < quality["distilled-int8"]["rms_grey_to_fp32"] <= 2
 
 
 def test_the_command_takes_away_a_variant_that_fails_and_says_why(tmp_path, monkeypatch, capsys):
@@ -172,8 +185,9 @@ def test_the_shipped_variants_stay_within_the_distance_that_their_manifest_state
     }
     trial = variants.Defects(bundle, networks["fp32"])
     answers = {p.variant: trial.answers(networks[p.variant], p, variants.HELD_OUT) for p in points}
-    assert trial.count >= 16 and set(answers) == {"fp32", "int8", "fp16"}
+    assert trial.count >= 16 and set(answers) == {"fp32", "int8", "fp16", "distilled", "distilled-int8"}
     for p in points:
-        found = trial.distance(answers[p.variant], answers["fp32"])
+        source = "distilled" if p.variant.startswith("distilled") else "fp32"
+        found = trial.distance(answers[p.variant], answers[source])
         stated = p.quality.get("rms_grey_to_fp32", 0.0)
         assert found <= 1.25 * stated <= 1.25 * trial.limit
