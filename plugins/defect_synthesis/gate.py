@@ -114,7 +114,7 @@ class Gate:
             kept = np.frombuffer(base64.b64decode(reference.descriptors), np.int8).reshape(-1, measure.DIMS).astype(np.float32)
             self._known = kept / (np.linalg.norm(kept, axis=1, keepdims=True) + np.float32(1e-6))
             bits = np.frombuffer(base64.b64decode(reference.outlines), np.uint8).reshape(-1, measure.OUTLINE**2 // 8)
-            self._outlines = np.unpackbits(bits, axis=1).astype(bool)
+            self._outlines = np.unpackbits(bits, axis=1).astype(np.float32)
         self._accepted: list[np.ndarray] = []
         self._rejected, self._reasons = 0, dict[str, int]()
 

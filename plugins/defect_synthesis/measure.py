@@ -186,12 +186,11 @@ def outline(view: View) -> tuple[np.ndarray, float]:
 
 def likeness_of_outlines(mine: np.ndarray, others: np.ndarray) -> np.ndarray:
     """IoU of an outline (OUTLINE ** 2,) in its best mirror image with each of others (n, OUTLINE ** 2): (n,)."""
-    square = mine.reshape(OUTLINE, OUTLINE)
-    turned = [t[::a, ::b].ravel() for t in (square, square.T) for a in (1, -1) for b in (1, -1)]
-    best = np.zeros(len(others))
-    for one in turned:
-        best = np.maximum(best, (others & one).sum(1) / np.maximum((others | one).sum(1), 1))
-    return best
+    square = mine.reshape(OUTLINE, OUTLINE).astype(np.float32)
+    turned = np.stack([t[::a, ::b].ravel() for t in (square, square.T) for a in (1, -1) for b in (1, -1)])
+    both = others.astype(np.float32, copy=False) @ turned.T
+    either = others.sum(1, keepdims=True) + square.sum() - both
+    return np.asarray((both / np.maximum(either, 1)).max(1))
 
 
 def surface(grey: np.ndarray, top: float = 255.0) -> dict[str, float]:
