@@ -29,8 +29,7 @@ def problems(reading: Reading, traits: Traits) -> list[str]:
         weak = f" (it promises {traits.supply_a:g} A, {_WANTED_A:g} A are wanted)" if _weak(traits) else ""
         found.append(f"under-voltage {when}: the power supply or its cable is too weak{weak}; the board may go off under load")
     if reading.throttled:
-        heat = "" if reading.temp_c is None else f" at {reading.temp_c:.1f} C"
-        found.append(f"throttled now{heat}: the board slows itself down; see to cooling and supply")
+        found.append("throttled now: the board slows itself down; see to cooling and supply")  # no figure: it is retained
     elif reading.throttle_events:
         found.append(f"throttled {_times(reading.throttle_events)} since boot: see to cooling and supply")
     return found

@@ -31,7 +31,7 @@ def test_a_weak_supply_and_throttling_are_problems_in_words_that_tell_what_to_do
     assert problems(now, TRAITS) == [
         "under-voltage now: the power supply or its cable is too weak (it promises 3 A, 5 A are wanted); "
         "the board may go off under load",
-        "throttled now at 81.2 C: the board slows itself down; see to cooling and supply",
+        "throttled now: the board slows itself down; see to cooling and supply",
     ]
 
 
