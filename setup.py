@@ -42,7 +42,7 @@ setup(
             "types-setuptools",
         ],
         "peers": ["diffusers>=0.35", "onnx>=1.16", "torch>=2.2"],
-        "train": ["torch>=2.2", "onnx>=1.16", "onnxruntime>=1.18"],
+        "train": ["torch>=2.2", "onnx>=1.16", "onnxscript", "onnxruntime>=1.18"],
     },
     entry_points={
         "console_scripts": ["denoised = denoised.daemon.cli.main:main", "denoised-train = denoised.training.cli:main"],
