@@ -197,7 +197,7 @@ def test_a_build_is_cancelled_by_its_topic_and_not_begun_again_before_a_reload(m
     for build in BUILDS - {TOY_BUILD, "build-surface-defects-fp32-denoiser"}:
         assert built(daemon, build)["state"] == "done"
     daemon.wait_for("telemetry", lambda v: v["worker"].get("providers") == [CPU, GPU] and v["worker"]["state"] == "idle")
-    assert [name.partition("-")[0] for name in plans(tmp_path)] == ["plant", "plant"]
+    assert [name.partition("-")[0] for name in plans(tmp_path)] == ["plant", "plant", "surface"]
     assert run(daemon, "j")["provider"] == CPU
     assert len(daemon.all(f"jobs/{TOY_BUILD}/result")) == 1
     assert daemon.all("status")[-1]["problems"] == []
