@@ -97,9 +97,11 @@ def _bands(reference: Reference) -> list[str]:
 def _verdict(told: Mapping[str, Any]) -> list[str]:
     share = told["accepted"] / max(told["accepted"] + told["rejected"], 1)
     if share >= 0.5:
-        return [f"{share:.0%} of the draws are accepted: usable."]
+        return [
+            f"{share:.0%} of the draws are accepted: nothing is measured against this class; the pictures have the last word."
+        ]
     if share >= 0.2:
-        return [f"{share:.0%} of the draws are accepted: usable with `gate: strict`, at the cost of the draws that are not."]
+        return [f"{share:.0%} of the draws are accepted: take `gate: strict`, and look at what it lets through."]
     return [f"{share:.0%} of the draws are accepted: not usable yet; train longer, or on more parts."]
 
 
