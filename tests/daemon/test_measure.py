@@ -132,7 +132,8 @@ def test_a_busy_machine_is_told(monkeypatch):
     assert "daemon is running" in (told := measure.disturbance() or "") or "load 3.1 on 4 cores" in told
 
 
-def test_a_worker_on_this_machine_is_told():
+def test_a_worker_on_this_machine_is_told(monkeypatch):
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     command = [sys.executable, "-c", "input()", "-m", "denoised.daemon.worker"]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
         assert "a daemon is running" in (measure.disturbance() or "")
