@@ -18,7 +18,7 @@ def write_json(path: Path, value: Any) -> None:
         f.flush()
         os.fsync(f.fileno())
     os.replace(part, path)
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -30,9 +30,9 @@ def read_json(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def sync_folder(folder: Path) -> None:
-    """What was renamed in it, or deleted from it, stays so."""
-    fd = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """A file's content, or what was renamed in a folder or deleted from it, stays so."""
+    fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
     finally:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .clock import boot_id
-from .durable import read_json, sync_folder, write_json
+from .durable import read_json, sync, write_json
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class Supply:
 
     def _unlink(self, path: Path) -> None:
         path.unlink(missing_ok=True)
-        sync_folder(path.parent)
+        sync(path.parent)
 
     def _try(self, write: Callable[[], None]) -> None:
         try:

@@ -43,6 +43,7 @@ from .checkpoints import Checkpoints
 from .core.anytime import Anytime
 from .core.job import folder_name
 from .core.pace import Pace
+from .durable import sync
 from .logs import RateLimit
 from .models import find_models, job_threads, site_of
 from .networks import Networks, may_pass
@@ -404,7 +405,7 @@ class Worker:
         described = []
         for artifact in made:
             data = (folder / artifact.name).read_bytes()
-            _sync(folder / artifact.name)
+            sync(folder / artifact.name)
             described.append(
                 {
                     "name": artifact.name,
@@ -415,10 +416,10 @@ class Worker:
                     "role": artifact.role,
                 }
             )
-        _sync(folder)
+        sync(folder)
         shutil.rmtree(final, ignore_errors=True)  # what an earlier, interrupted run of the same job left: the same bytes
         os.rename(folder, final)
-        _sync(self._config.artifacts_dir)
+        sync(self._config.artifacts_dir)
         return described
 
 
@@ -432,14 +433,6 @@ def best_estimate(problem: Problem, task: Task, step: int, x: np.ndarray) -> np.
     at, engine = Checkpoint(0, x), task.network("denoiser")
     conclusion = walk(problem, engine, (sigma, 0.0), "ddim", manifest.prediction, task.seed, at, point.guidance)
     return solve(conclusion)
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def main(fd: int) -> None:
